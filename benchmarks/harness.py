@@ -1,0 +1,105 @@
+"""One way to compare: side by side in one process, alternating, the ratio of each round.
+
+A shared machine changes speed from minute to minute; a ratio within one round does not. So every
+contender runs once per round, in an order that turns, and what is reported is the median and the
+quartiles of (contender / deepweave) over the rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def compare(
+    contenders: dict[str, Callable[[], Any]],
+    *,
+    rounds: int = 7,
+    baseline: str = "deepweave",
+    repeats: int = 1,
+    warmup: int = 1,
+) -> dict[str, dict[str, float]]:
+    """Seconds per call of each contender, and its ratio to the baseline round by round.
+
+    A ratio above 1 means that deepweave is faster.
+    """
+    for _ in range(warmup):
+        for call in contenders.values():
+            call()
+    names = list(contenders)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            began = time.perf_counter()
+            for _ in range(repeats):
+                contenders[name]()
+            times[name].append((time.perf_counter() - began) / repeats)
+    found = {}
+    for name in names:
+        ratios = [a / b for a, b in zip(times[name], times[baseline])]
+        found[name] = {"seconds": statistics.median(times[name]), **spread(ratios)}
+    return found
+
+
+def spread(ratios: list[float]) -> dict[str, float]:
+    """Median and quartiles of ratios."""
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {"ratio": middle, "ratio_low": low, "ratio_high": high}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    import torch
+
+    packages = {}
+    for name in ("deepweave", "torch", "numpy", "scikit-learn", "torchmetrics", "pytorch-lightning",
+                 "keras", "skorch", "fastai"):  # fmt: skip
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    cpu = next(
+        (row.split(":")[1].strip() for row in Path("/proc/cpuinfo").read_text().splitlines()
+         if row.startswith("model name")), platform.processor(),
+    )  # fmt: skip
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "python": platform.python_version(),
+        "versions": packages,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def save(name: str, results: dict[str, Any], *, command: str) -> Path:
+    """Write ``benchmarks/results/NAME.json`` with the machine and the command that made it."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"command": command, "machine": machine(), "results": results}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def table(results: dict[str, dict[str, float]], unit: float = 1e6, name: str = "us") -> str:
+    """A Markdown table of what :func:`compare` found."""
+    rows = [f"| contender | {name} | ratio to deepweave (quartiles) |", "|---|---:|---:|"]
+    for who, row in results.items():
+        spread_ = f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
+        rows.append(f"| {who} | {row['seconds'] * unit:,.0f} | {spread_} |")
+    return "\n".join(rows)

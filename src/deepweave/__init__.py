@@ -1,0 +1,35 @@
+"""Every model crosses every method: one library for the field of deep learning, on PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from deepweave.version import __version__
+
+_HOMES = {  # the public face: module -> the names it lends to the package
+    "deepweave.core": ("Descent", "Hook", "Objective", "Population", "Step", "fit"),
+    "deepweave.hooks": ("find_lr",),
+    "deepweave.objectives": ("Classify", "Regress", "Segment", "supervise"),
+    "deepweave.run": ("Run", "load"),
+}
+_NAMES = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = (
+    *("archive", "blueprint", "chance", "core", "data", "functional", "hooks", "metrics", "nn"),
+    *("objectives", "recipes", "report", "run", "testing"),
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"deepweave.{name}")
+    else:
+        raise AttributeError(f"module 'deepweave' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*_NAMES, *_MODULES, "__version__"})

@@ -1,0 +1,192 @@
+"""The command line: every recipe is a command, its options are its signature."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from deepweave.version import __version__
+
+HERE = str(Path(__file__).parent)
+
+
+def build() -> App:
+    """The app; recipes are imported, torch is not."""
+    from deepweave import recipes
+
+    app = App(
+        name="deepweave",
+        help="Every model crosses every method: train, test, compare and explain deep networks.",
+        version=__version__,
+        help_format="plaintext",
+        default_parameter=Parameter(negative_iterable=()),
+    )
+    run = App(name="run", help="Run a recipe: deepweave run NAME [--quick] [--data ...].")
+    for one in recipes.every():
+        run.command(_runner(one), name=one.name.replace("_", "-"), help=one.about)
+    app.command(run)
+    for command in (list_, resume, predict, export, compare):
+        app.command(command, name=command.__name__.rstrip("_"))
+    return app
+
+
+def _runner(one: Any) -> Any:
+    import functools
+
+    @functools.wraps(one.function)
+    def call(*args: Any, **kwargs: Any) -> None:
+        tell(one.function(*args, **kwargs))
+
+    return call
+
+
+def list_() -> None:
+    """Show every topic, its recipe, what it shows and how long it takes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from deepweave import recipes
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Topic", "Recipe", "About"):
+        table.add_column(column, overflow="fold")
+    table.add_column("Time", justify="right", no_wrap=True)
+    for one in recipes.every():
+        table.add_row(one.topic, one.name.replace("_", "-"), one.about, f"{one.seconds} s")
+    console = Console()
+    console.print(table)
+    console.print("\nRun one: deepweave run NAME    Its options: deepweave run NAME --help")
+
+
+def resume(folder: Path, /) -> None:
+    """Go on with a run that was stopped or killed, to the same result.
+
+    Parameters
+    ----------
+    folder: the folder of the run.
+    """
+    from deepweave import recipes
+
+    tell(recipes.go_on(folder))
+
+
+def predict(folder: Path, /, *, data: str, out: Path) -> None:
+    """Write the predictions of a finished run for new data.
+
+    Parameters
+    ----------
+    folder: the folder of the run.
+    data: new rows or images, with or without the target.
+    out: the file to write: .csv or .npz.
+    """
+    from deepweave import outcome
+
+    count = outcome.predict_file(folder, data, out)
+    print(f"{count:,} predictions in {out}")  # noqa: T201
+
+
+def export(folder: Path, /, *, format: str = "onnx", out: Path | None = None) -> None:
+    """Export the model of a run for other programs, checked against the original.
+
+    Parameters
+    ----------
+    folder: the folder of the run.
+    format: onnx (needs the extra onnx) or torch (torch.export, .pt2).
+    out: the file to write; by default model.onnx or model.pt2 in the folder.
+    """
+    from deepweave import outcome
+
+    path, difference = outcome.export(folder, format, out)
+    print(f"{path}: the largest difference to the original is {difference:.1e}")  # noqa: T201
+
+
+def compare(*folders: Path, out: Annotated[Path, Parameter()] = Path("comparison.html")) -> None:
+    """Set runs side by side: scores with intervals, differences, settings, curves.
+
+    Parameters
+    ----------
+    folders: the folders of two runs or more.
+    out: the page to write.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"compare: give the folders of two runs or more, got {len(folders)}")
+    from rich.console import Console
+    from rich.table import Table
+
+    from deepweave.report import comparison
+
+    page = comparison.compare(folders, out)
+    rows = comparison.table(folders)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows[1:]:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(f"page: {page}", soft_wrap=True, highlight=False)
+
+
+def tell(run: Any) -> None:
+    """The end of a run: a small table and where the page is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    info = run.info
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("test score")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("baseline", justify="right")
+    for name, score in info.get("scores", {}).items():
+        base = info.get("baseline", {}).get(name, {}).get("value")
+        interval = f"[{_number(score.get('low'))}, {_number(score.get('high'))}]"
+        row = (name.removeprefix("test/"), _number(score["value"]), interval, _number(base))
+        table.add_row(*row)
+    if info.get("scores"):
+        console.print(table)
+    if run.folder is not None:
+        console.print(f"page: {run.folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the command line; the user's mistakes give one line and exit code 2."""
+    try:
+        build()(words, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        _leave(" ".join(str(error).split()), 2)
+    except KeyboardInterrupt:
+        _leave("stopped; go on with: deepweave resume DIR", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("DEEPWEAVE_TRACEBACK") or not _expected(error):
+            traceback.print_exc()
+            sys.exit(1)
+        _leave(" ".join(str(error).split()), 2)
+
+
+def _expected(error: Exception) -> bool:
+    """Whether an error is a refusal of ours, or of the disk, rather than a fault."""
+    if isinstance(error, OSError | ImportError):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = isinstance(error, ValueError | TypeError | FloatingPointError | IndexError)
+    return ours and frames[-1].filename.startswith(HERE)
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"deepweave: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

@@ -1,0 +1,265 @@
+"""fit: the one loop, and the hooks it calls."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepweave import chance
+from deepweave.core.descent import Descent
+from deepweave.core.objective import Batch, Logs, Objective, Step
+from deepweave.run import Run, derive
+
+
+class Hook:
+    """What happens while a loop runs; every method may be left out.
+
+    ``state`` and ``restore`` make it part of the checkpoint.
+    """
+
+    def begin(self, loop: Loop) -> None: ...
+    def after_step(self, loop: Loop, logs: Logs) -> None: ...
+    def after_epoch(self, loop: Loop) -> None: ...
+    def end(self, loop: Loop) -> None: ...
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+class Loop:
+    """Where a run stands: what hooks read, and how they stop it (``loop.stop = "why"``)."""
+
+    def __init__(self, step: Step, source: Iterable[Batch], hooks: Sequence[Hook], run: Run):
+        self.step, self.source, self.hooks, self.run = step, source, list(hooks), run
+        self.steps: int | None = None  # how many in all, if known
+        self.epochs: int | None = None
+        self.seed = 0
+        self.device = torch.device("cpu")
+        self.count = 0  # steps done
+        self.epoch = 0  # the epoch under way
+        self.position = 0  # batches of it already learnt from
+        self.stop: str | None = None
+        self.current: Batch = None  # the last batch learnt from
+        self.began = time.perf_counter()
+        self.earlier = 0.0  # seconds spent before a resume
+
+    @property
+    def seconds(self) -> float:
+        return self.earlier + time.perf_counter() - self.began
+
+    @property
+    def model(self) -> nn.Module:
+        return getattr(self.step.objective, "model", self.step.objective)
+
+    def note(self, values: dict[str, Any]) -> None:
+        """Add a line to the history of the run: tensors become numbers, not finite ones null."""
+        line = {"step": self.count, "epoch": self.epoch, "seconds": round(self.seconds, 4)}
+        self.run.history.append(line | {name: _plain(value) for name, value in values.items()})
+
+    def find(self, kind: type) -> Any:
+        """The first hook of a kind, or None."""
+        return next((hook for hook in self.hooks if isinstance(hook, kind)), None)
+
+    def batches(self) -> Iterator[Batch]:
+        """The rest of the epoch under way, on the device, in an order the seed alone decides."""
+        epoch = getattr(self.source, "epoch", None)
+        if callable(epoch):
+            batches: Any = epoch(self.epoch, seed=self.seed, start=self.position)
+        elif isinstance(self.source, list | tuple):
+            batches = iter(self.source[self.position :] if self.position else self.source)
+        else:
+            batches = _foreign(self.source, derive(self.seed, "order", self.epoch), self.position)
+        if self.device.type == "cpu":
+            return batches
+        return (move(batch, self.device) for batch in batches)
+
+    def state(self) -> dict[str, Any]:
+        """Everything a checkpoint keeps."""
+        return {
+            "count": self.count,
+            "epoch": self.epoch,
+            "position": self.position,
+            "seconds": self.seconds,
+            "stop": self.stop,
+            "step": self.step.state(),
+            "chance": chance.snapshot(),
+            "hooks": [[type(hook).__name__, hook.state()] for hook in self.hooks],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step.restore(state["step"])
+        names = [type(hook).__name__ for hook in self.hooks]
+        saved = [name for name, _ in state["hooks"]]
+        if names != saved:
+            raise ValueError(f"fit: the checkpoint has hooks {saved}, this run has {names}")
+        for hook, (_, kept) in zip(self.hooks, state["hooks"]):
+            hook.restore(kept)
+        self.count, self.epoch, self.position = state["count"], state["epoch"], state["position"]
+        self.earlier, self.stop = state["seconds"], state["stop"]
+        chance.restore(state["chance"])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device: tensors, and tensors in tuples, lists and dicts."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, tuple | list):
+        return tuple(move(part, device) for part in batch)
+    if isinstance(batch, dict):
+        return {name: move(part, device) for name, part in batch.items()}
+    return batch
+
+
+def _foreign(source: Iterable[Batch], seed: int, start: int) -> Iterator[Batch]:
+    """Any iterable, drawn with random states of its own: the same order whenever it is entered.
+
+    A DataLoader shuffles with the global generator; it gets one seeded for this epoch and leaves
+    the generator of training untouched.
+    """
+    with chance.aside(seed):
+        batches = iter(source)
+        kept = chance.snapshot()
+    position = 0
+    while True:
+        training = chance.snapshot()
+        chance.restore(kept)
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        finally:
+            kept = chance.snapshot()
+            chance.restore(training)
+        position += 1
+        if position > start:
+            yield batch
+
+
+def fit(
+    step: Step | Objective,
+    source: Any,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    hooks: Sequence[Hook] = (),
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    out: Run | str | Path | bool | None = None,
+    **options: Any,
+) -> Run:
+    """Learn from a source of batches, and return the run.
+
+    Args:
+        step: a :class:`Step`, or an objective, which AdamW then descends (``**options`` such as
+            ``lr`` go to :class:`Descent`).
+        source: an iterable of batches; or a whole data set (``train``, ``validation``, ``test``),
+            which makes it a run with validation, early stopping, progress and a folder.
+        epochs, steps: how long; whichever is reached first.
+        batch: the batch size, for a whole data set (128) or a split of one.
+        hooks: further hooks; one of the same class takes the place of a default one.
+        seed: fixes the order of data and every random draw in training.
+        device: by default a GPU if there is one.
+        out: the run's folder. None: the next free one under ``runs/`` for a whole data set, none
+            for bare batches. False: none. A folder with an unfinished run is gone on with when
+            ``out`` is ``Run(folder, resume=True)``.
+
+    Raises:
+        ValueError: nothing to train, no length given, or a batch the objective cannot take.
+    """
+    if isinstance(step, Objective):
+        step = Descent(step, **options)
+    elif options:
+        raise TypeError(f"fit: {', '.join(options)}: options go to the step itself")
+    whole = hasattr(source, "train") and hasattr(source, "validation")
+    for name, value in (("epochs", epochs), ("steps", steps), ("batch", batch)):
+        if value is not None and value < 1:
+            raise ValueError(f"fit: {name} must be at least 1, got {value}")
+    if epochs is None and steps is None:
+        if not whole:
+            raise ValueError("fit: give epochs= or steps=")
+        epochs = 20
+    run = Run.of(out, whole, type(step.objective).__name__.lower())
+    run.step = step
+    feed = source.train if whole else source
+    if hasattr(feed, "batches"):
+        members = {} if step.members is None or getattr(step, "shared", True) else {"members": step.members}
+        feed = feed.batches(batch or 128, **members)
+    elif batch is not None:
+        raise TypeError("fit: batch= is for a data set; these batches come ready-made")
+    from deepweave.hooks import kept, standard
+
+    if whole:
+        run.data = source
+        hooks = standard(hooks, source, run.folder is not None)
+    else:
+        hooks = kept(hooks, run.folder is not None)
+    loop = Loop(step, feed, hooks, run)
+    loop.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loop.epochs, loop.seed = epochs, seed
+    length = len(feed) if hasattr(feed, "__len__") else None
+    known = [n for n in (steps, epochs * length if epochs and length else None) if n is not None]
+    loop.steps = min(known) if known else None
+    outside = chance.snapshot()
+    try:
+        step.to(loop.device)
+        _loop(loop, steps)
+    finally:
+        chance.restore(outside)
+    return run
+
+
+def _loop(loop: Loop, limit: int | None) -> None:
+    step, hooks, run = loop.step, loop.hooks, loop.run
+    chance.seed_all(derive(loop.seed, "train"))
+    step.objective.train()
+    run.begin(loop)
+    try:
+        for hook in hooks:
+            hook.begin(loop)
+        after_step = [h.after_step for h in hooks if type(h).after_step is not Hook.after_step]
+        after_epoch = [h.after_epoch for h in hooks if type(h).after_epoch is not Hook.after_epoch]
+        checked = False
+        while not loop.stop and (loop.epochs is None or loop.epoch < loop.epochs):
+            if limit is not None and loop.count >= limit:
+                break
+            for batch in loop.batches():
+                if not checked:
+                    step.check(batch)
+                    checked = True
+                loop.current = batch
+                logs = step(batch)
+                loop.count += 1
+                loop.position += 1
+                for act in after_step:
+                    act(loop, logs)
+                if loop.stop or loop.count == limit:
+                    break
+            else:
+                if loop.position == 0:
+                    raise ValueError("fit: the source gave no batches")
+                loop.epoch += 1
+                loop.position = 0
+                for act in after_epoch:
+                    act(loop)
+        for hook in hooks:
+            hook.end(loop)
+    except BaseException as error:
+        run.failed(loop, error)
+        raise
+    run.finished(loop)

@@ -1,0 +1,121 @@
+"""The contracts: an objective maps a batch to a loss, a step learns from a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+
+Batch = Any  # a tensor or a nested tuple of tensors
+Logs = dict[str, Tensor]
+Weights = dict[str, Tensor]
+
+
+class Objective(nn.Module, ABC):
+    """A method as a module: owns what it trains, maps a batch to a loss and to scalars to log.
+
+    Register each module once: an alias of a registered module is a property, never a second
+    attribute, or nested ``functional_call`` breaks.
+    """
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
+        """The loss of a batch, a scalar, and detached scalars worth logging."""
+
+    def at(
+        self, weights: Weights, buffers: Weights, batch: Batch
+    ) -> tuple[Tensor, tuple[Logs, Weights]]:
+        """The same loss as a pure function of the weights: ``(loss, (logs, new buffers))``.
+
+        Nothing is changed in place, so ``grad``, ``vmap`` and ``jacrev`` of :mod:`torch.func`
+        apply (with ``has_aux=True``). Buffers, such as BatchNorm's running statistics, are state
+        that is passed in and returned.
+        """
+        buffers = {name: value.clone() for name, value in buffers.items()}
+        loss, logs = functional_call(self, (weights, buffers), (batch,))
+        return loss, (logs, buffers)
+
+    def predict(self, x: Any) -> Tensor:
+        """What the trained method says of inputs, in the form that metrics take."""
+        raise TypeError(f"{type(self).__name__}: has no predictions of its own")
+
+    def check(self, batch: Batch) -> None:
+        """Raise ValueError, in one line, for a batch this objective cannot learn from.
+
+        ``fit`` calls it once, with the first batch, before any work is done.
+        """
+
+
+class Step(ABC):
+    """Anything that learns from one batch, in place."""
+
+    objective: Objective
+    members: int | None = None  # how many copies learn at once; None: one, without that dimension
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> Logs:
+        """Learn from one batch; return detached tensors, one per quantity worth logging."""
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """The optimizers whose ``step`` hooks may watch, clip or schedule."""
+        return []
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a first batch that cannot be learnt from, in one line, before any work."""
+        self.objective.check(batch)
+
+    def evaluate(self, batch: Batch) -> Logs:
+        """The loss and logs of a batch without learning from it."""
+        with torch.no_grad():
+            loss, logs = self.objective(batch)
+        return {"loss": loss, **logs}
+
+    def predict(self, x: Any) -> Tensor:
+        """What the trained method says of inputs."""
+        with torch.no_grad():
+            return self.objective.predict(x)
+
+    def chosen(self) -> Objective:
+        """The objective that a run hands over once trained."""
+        return self.objective
+
+    def weights(self) -> Weights:
+        """Everything trained and every buffer, live: changed in place, they change the step."""
+        return self.objective.state_dict()
+
+    @torch.no_grad()
+    def load_weights(self, weights: Weights) -> None:
+        """Copy weights, as of :meth:`weights`, into place."""
+        own = self.weights()
+        if own.keys() != weights.keys():
+            odd = sorted(own.keys() ^ weights.keys())[0]
+            raise ValueError(f"fit: these weights are of another model: {odd} is in one only")
+        for name, value in own.items():
+            if value.shape != weights[name].shape:
+                raise ValueError(
+                    f"fit: {name} must be {tuple(value.shape)}, got {tuple(weights[name].shape)}"
+                )
+            value.copy_(weights[name])
+
+    def to(self, device: torch.device | str) -> Step:
+        """Move everything that learns to a device."""
+        self.objective.to(device)
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """All that must survive a kill, as nested containers of tensors and plain values."""
+        return {
+            "weights": self.weights(),
+            "optimizers": [one.state_dict() for one in self.optimizers],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state` gave."""
+        self.load_weights(state["weights"])
+        for one, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            one.load_state_dict(saved)

@@ -1,0 +1,84 @@
+"""Preparation: what is fitted on the training rows and done to every row after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from deepweave.data.images import Images
+from deepweave.data.spec import Kind, Spec
+from deepweave.data.tables import Table
+from deepweave.data.targets import Target
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """From raw rows to the tensors of a model, and from its predictions to the target's unit.
+
+    Fitted on the training rows alone; ``sentences`` says in plain words what it does.
+    ``Preparation.from_json(preparation.to_json())`` gives the same numbers to the last bit.
+    """
+
+    features: Table | Images
+    target: Target
+    sentences: Sequence[str] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it prepares tables or images."""
+        return "table" if isinstance(self.features, Table) else "image"
+
+    @property
+    def spec(self) -> Spec:
+        """What the prepared data ask of a model."""
+        target = self.target
+        return Spec(
+            target.task,
+            self.features.shape,
+            target.outputs,
+            classes=target.classes,
+            features=self.features.names,
+            targets=target.names,
+            unit=target.unit,
+            kind=self.kind,
+        )
+
+    def inputs(self, raw: Any) -> Tensor:
+        """Raw rows as model inputs ``(N, *shape)`` float32.
+
+        Tables: a DataFrame with the training columns in any order, or an array of them in the
+        training order. Images: an array of pixels, or a sequence of file paths.
+
+        Raises:
+            ValueError: a missing column, text in a column of numbers, images of another shape.
+        """
+        return self.features.inputs(raw)
+
+    def restore(self, prediction: Tensor) -> Tensor:
+        """Predictions in the original unit: ``prediction * scale + mean`` for regression.
+
+        Shapes: ``(N,)`` or ``(N, T)`` -> the same; identity for classification.
+        """
+        return self.target.restore(prediction)
+
+    def to_json(self) -> dict[str, Any]:
+        """The preparation as plain lists, numbers and strings."""
+        return {
+            "kind": self.kind,
+            "features": self.features.to_json(),
+            "target": self.target.to_json(),
+            "sentences": list(self.sentences),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Preparation:
+        """The preparation that ``to_json`` wrote."""
+        part = Table if record["kind"] == "table" else Images
+        return cls(
+            part.from_json(record["features"]),
+            Target.from_json(record["target"]),
+            list(record["sentences"]),
+        )

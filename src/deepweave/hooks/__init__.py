@@ -1,0 +1,81 @@
+"""What happens while a loop runs, each in a few lines: validation, checkpoints, schedules ..."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from deepweave.core import Hook
+from deepweave.hooks.average import Average
+from deepweave.hooks.checkpoint import Checkpoint
+from deepweave.hooks.gradients import Clip, Diagnose, Guard
+from deepweave.hooks.log import Log
+from deepweave.hooks.progress import Progress
+from deepweave.hooks.schedule import (
+    LearningRates,
+    Plateau,
+    Schedule,
+    constant,
+    cosine,
+    find_lr,
+    linear,
+    one_cycle,
+)
+from deepweave.hooks.track import MLflow, TensorBoard
+from deepweave.hooks.validate import Validate
+
+__all__ = [
+    "Average",
+    "Checkpoint",
+    "Clip",
+    "Diagnose",
+    "Guard",
+    "LearningRates",
+    "Log",
+    "MLflow",
+    "Plateau",
+    "Progress",
+    "Schedule",
+    "TensorBoard",
+    "Validate",
+    "constant",
+    "cosine",
+    "find_lr",
+    "kept",
+    "linear",
+    "one_cycle",
+    "standard",
+]
+
+_LATE = (Validate, Average, Plateau, Diagnose, Log, TensorBoard, MLflow, Progress, Checkpoint)
+
+
+def _ordered(hooks: Sequence[Hook]) -> list[Hook]:
+    """Early hooks as given, then the late ones in their order: each sees what it reads."""
+
+    def place(hook: Hook) -> int:
+        return next((i for i, kind in enumerate(_LATE, 1) if isinstance(hook, kind)), 0)
+
+    return sorted(hooks, key=place)
+
+
+def standard(hooks: Sequence[Hook], data: Any, folder: bool) -> list[Hook]:
+    """The hooks of a whole data set, where the user's own do not take their place."""
+    defaults: list[Hook] = [
+        Guard(),
+        Validate(data.validation, patience=20),
+        Diagnose(),
+        Log(),
+        Progress(),
+    ]
+    if folder:
+        defaults.append(Checkpoint())
+    given = {type(hook) for hook in hooks}
+    return _ordered([*(hook for hook in defaults if type(hook) not in given), *hooks])
+
+
+def kept(hooks: Sequence[Hook], folder: bool) -> list[Hook]:
+    """The hooks of bare batches: a guard, and with a folder a log and checkpoints."""
+    given = {type(hook) for hook in hooks}
+    defaults: list[Hook] = [Guard(), *([Log(), Checkpoint()] if folder else [])]
+    return _ordered([*(hook for hook in defaults if type(hook) not in given), *hooks])

@@ -1,0 +1,84 @@
+"""Everything needed to go on after a kill, in one file, written whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from deepweave import archive
+from deepweave.core import Hook, Logs, Loop
+
+SHARE = 0.02  # of the running time that may go into checkpoints
+
+
+class Checkpoint(Hook):
+    """Keep ``checkpoint/last.safetensors`` of the run's folder fresh.
+
+    Args:
+        seconds: between two checkpoints; None: so that they cost at most 2 % of the time.
+
+    Raises:
+        ValueError: the file is damaged, or of another run than this one.
+        OSError: the disk is full or cannot be written; the earlier checkpoint is whole.
+    """
+
+    def __init__(self, *, seconds: float | None = None):
+        self.seconds = seconds
+        self.path: Path | None = None
+        self._due = 0.0
+
+    def begin(self, loop: Loop) -> None:
+        folder = loop.run.folder
+        if folder is None:
+            raise ValueError("Checkpoint: the run has no folder: pass out= to fit")
+        (folder / "checkpoint").mkdir(exist_ok=True)
+        for stale in (folder / "checkpoint").glob(".*.part"):
+            stale.unlink(missing_ok=True)  # left by a kill in the midst of writing
+        self.path = folder / "checkpoint" / "last.safetensors"
+        if self.path.exists():
+            self._resume(loop)
+        self._due = time.perf_counter() + (self.seconds or 0)
+
+    def _resume(self, loop: Loop) -> None:
+        assert self.path is not None
+        kept = archive.load(self.path)
+        if not isinstance(kept, dict) or "identity" not in kept:
+            raise ValueError(f"fit: {self.path} is no checkpoint of a run")
+        mine = identity(loop)
+        for name, value in kept["identity"].items():
+            if mine.get(name) != value:
+                raise ValueError(
+                    f"fit: {self.path} is of another run: its {name} is {value}, "
+                    f"here it is {mine.get(name)}; give another out="
+                )
+        loop.restore(kept["loop"])
+
+    def after_step(self, loop: Loop, logs: Logs) -> None:
+        if time.perf_counter() >= self._due:
+            self.save(loop)
+
+    def end(self, loop: Loop) -> None:
+        self.save(loop)
+
+    def save(self, loop: Loop) -> None:
+        """Write the checkpoint now."""
+        assert self.path is not None
+        began = time.perf_counter()
+        archive.save(self.path, {"identity": identity(loop), "loop": loop.state()})
+        now = time.perf_counter()
+        self._due = now + ((now - began) / SHARE if self.seconds is None else self.seconds)
+
+
+def identity(loop: Loop) -> dict[str, Any]:
+    """What must be the same for a checkpoint to belong to a run."""
+    weights = loop.step.weights()
+    return {
+        "objective": type(loop.step.objective).__name__,
+        "optimizer": [type(one).__name__ for one in loop.step.optimizers],
+        "weights": ", ".join(f"{name} {tuple(value.shape)}" for name, value in weights.items()),
+        "seed": loop.seed,
+        "epochs": loop.epochs,
+        "steps": loop.steps,
+        "data": loop.run.info.get("data", {}).get("fingerprint"),
+    }

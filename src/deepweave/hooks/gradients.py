@@ -1,0 +1,299 @@
+"""Gradients between their making and their use: clipped, guarded, diagnosed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepweave.core import Batch, Hook, Logs, Loop, Step
+
+
+def slopes(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients an optimizer is about to use."""
+    weights = (w for group in optimizer.param_groups for w in group["params"])
+    return [w.grad for w in weights if w.grad is not None]
+
+
+def norms(grads: list[Tensor], members: int | None) -> Tensor:
+    """The Euclidean norm of all gradients together: (), or (n,) for n members."""
+    if members is None:
+        return torch.stack(torch._foreach_norm(grads)).norm()
+    return torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+
+
+class Clip(Hook):
+    """Scale gradients down to a norm, or cut their entries to a range, before each update.
+
+    g <- g min(1, norm / ||g||), for each model; in a Population for each member by itself.
+
+    Source: Pascanu, Mikolov & Bengio, On the difficulty of training recurrent networks, 2013.
+    """
+
+    def __init__(self, norm: float | None = None, *, value: float | None = None):
+        if (norm is None) == (value is None) or min(norm or 1, value or 1) <= 0:
+            raise ValueError(f"Clip: give a positive norm or a positive value, got {norm}, {value}")
+        self.norm, self.value = norm, value
+        self._handles: list[Any] = []
+
+    def begin(self, loop: Loop) -> None:
+        members = loop.step.members
+
+        @torch.no_grad()
+        def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            grads = slopes(optimizer)
+            if not grads:
+                return
+            if self.value is not None:
+                torch._foreach_clamp_min_(grads, -self.value)
+                torch._foreach_clamp_max_(grads, self.value)
+                return
+            scale = (self.norm / (norms(grads, members) + 1e-6)).clamp(max=1.0)
+            if members is None:
+                torch._foreach_mul_(grads, scale)
+            else:
+                for grad in grads:
+                    grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+
+        self._handles = [one.register_step_pre_hook(clip) for one in loop.step.optimizers]
+
+    def end(self, loop: Loop) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+class Guard(Hook):
+    """Stop at the first gradient that is not finite, before it reaches the weights.
+
+    On a CPU every update is checked. On a GPU a check would wait for the device, so the fused
+    optimizers are told to skip a bad update by themselves, and the host looks every ``every``
+    steps; without a fused optimizer the checkpoint before is the last good state.
+    """
+
+    def __init__(self, *, every: int = 16):
+        self.every = every
+        self._handles: list[Any] = []
+        self._batch: Batch = None
+
+    def begin(self, loop: Loop) -> None:
+        flags: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+        def check(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            grads = slopes(optimizer)
+            if not grads:
+                return
+            device = grads[0].device
+            if device not in flags:
+                flags[device] = torch.zeros((), device=device), torch.ones((), device=device)
+            bad, one = flags[device]
+            # What a gradient scaler uses: one pass over all gradients, no new memory.
+            torch._amp_foreach_non_finite_check_and_unscale_(grads, bad, one)
+            if device.type != "cpu":
+                if optimizer.defaults.get("fused"):
+                    optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
+                if loop.count % self.every:
+                    return
+            if bad:
+                raise FloatingPointError(explain(loop, optimizer))
+
+        self._handles = [one.register_step_pre_hook(check) for one in loop.step.optimizers]
+
+    def end(self, loop: Loop) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def explain(loop: Loop, optimizer: torch.optim.Optimizer) -> str:
+    """One line on where a number that is not finite came from: the input, a layer, a slope."""
+    step = loop.step
+    start = f"fit: step {loop.count + 1}: "
+    ending = "; the weights are as they were before it"
+    named = {id(w): name for name, w in step.objective.named_parameters()}
+    stacked = getattr(step, "stacked", {})
+    named |= {id(w): name for name, w in stacked.items()}
+    batch = loop.current
+    flaw = _flaw(batch)
+    if flaw:
+        return f"{start}the batch has {flaw}: clean the data{ending}"
+    layer = _first_bad_layer(step, batch) if step.members is None else None
+    if layer:
+        return f"{start}{layer}: take a lower learning rate, or Clip(norm=1.0){ending}"
+    for weight in (w for group in optimizer.param_groups for w in group["params"]):
+        if weight.grad is not None and not weight.grad.isfinite().all():
+            name = named.get(id(weight), "a weight")
+            if step.members is not None:
+                rows = (~weight.grad.flatten(1).isfinite()).any(1).nonzero().flatten().tolist()
+                name += f" (members {rows[:5]})"
+            return f"{start}the gradient of {name} is not finite: take Clip(norm=1.0){ending}"
+    return f"{start}the gradients overflow: take a lower learning rate{ending}"
+
+
+def _flaw(batch: Batch, name: str = "inputs") -> str | None:
+    if isinstance(batch, Tensor):
+        if batch.is_floating_point() and not batch.isfinite().all():
+            count = int((~batch.isfinite()).sum())
+            return f"{count} numbers in its {name} that are not finite"
+        return None
+    if isinstance(batch, tuple | list):
+        names = [name, "targets", "weights"] if name == "inputs" else [name] * len(batch)
+        for part, label in zip(batch, names + ["further parts"] * len(batch)):
+            found = _flaw(part, label)
+            if found:
+                return found
+    return None
+
+
+def _first_bad_layer(step: Step, batch: Batch) -> str | None:
+    """Run the batch once more and name the first layer, or the loss, that is not finite."""
+    found: list[str] = []
+
+    def look(name: str) -> Any:
+        def see(module: nn.Module, _: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all() and not found:
+                found.append(f"{name} ({type(module).__name__}) gave numbers that are not finite")
+
+        return see
+
+    leaves = [(n, m) for n, m in step.objective.named_modules() if n and not any(m.children())]
+    handles = [module.register_forward_hook(look(name)) for name, module in leaves]
+    try:
+        with torch.no_grad():
+            loss, logs = step.objective(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, value in {"loss": loss, **logs}.items():
+        if not value.isfinite().all() and not found:
+            found.append(f"the term {name!r} is {value.item()}")
+    return found[0] if found else None
+
+
+class Diagnose(Hook):
+    """Watch the health of gradients and activations, and say in plain words what to do.
+
+    Every ``every`` steps the norm of each weight's gradient is kept; at the end one forward pass
+    measures each layer's activations. The findings stand in run.json as ``diagnostics`` and
+    ``advice``.
+    """
+
+    def __init__(self, *, every: int = 50):
+        self.every = every
+        self.sums: dict[str, Tensor] = {}
+        self.first: dict[str, Tensor] = {}
+        self.taken = 0
+        self._handles: list[Any] = []
+
+    def begin(self, loop: Loop) -> None:
+        if loop.step.members is not None:
+            return
+        named = dict(loop.step.objective.named_parameters())
+
+        @torch.no_grad()
+        def watch(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            if loop.count % self.every:
+                return
+            now = {n: w.grad.norm() for n, w in named.items() if w.grad is not None}
+            self.first = self.first or now
+            self.sums = {n: self.sums.get(n, 0.0) + value for n, value in now.items()}
+            self.taken += 1
+
+        self._handles = [one.register_step_pre_hook(watch) for one in loop.step.optimizers]
+
+    def end(self, loop: Loop) -> None:
+        for handle in self._handles:
+            handle.remove()
+        if loop.step.members is None and self.sums and loop.current is not None:
+            rows = self._rows(loop)
+            loop.run.info["diagnostics"] = rows
+            loop.run.info["advice"] = advise(rows)
+
+    def _rows(self, loop: Loop) -> list[dict[str, Any]]:
+        activity = _activations(loop.step, loop.current)
+        rows = []
+        for name, weight in loop.step.objective.named_parameters():
+            if name not in self.sums or weight.dim() < 2:
+                continue
+            layer = name.rpartition(".")[0]
+            rows.append(
+                {
+                    "layer": layer.removeprefix("model."),
+                    "gradient_norm": float(self.sums[name]) / max(1, self.taken),
+                    "weight_norm": float(weight.detach().norm()),
+                    **activity.get(layer, {}),
+                }
+            )
+        return rows
+
+    def state(self) -> dict[str, Any]:
+        return {"sums": self.sums, "first": self.first, "taken": self.taken}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.sums, self.first, self.taken = state["sums"], state["first"], state["taken"]
+
+
+def _activations(step: Step, batch: Batch) -> dict[str, dict[str, float]]:
+    """What each layer with weights passes on, after the activation that follows it."""
+    order: list[tuple[str, nn.Module, Tensor]] = []
+
+    def look(name: str) -> Any:
+        def see(module: nn.Module, _: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.is_floating_point():
+                order.append((name, module, output))
+
+        return see
+
+    leaves = [(n, m) for n, m in step.objective.named_modules() if n and not any(m.children())]
+    handles = [module.register_forward_hook(look(name)) for name, module in leaves]
+    was = step.objective.training
+    step.objective.eval()
+    try:
+        with torch.no_grad():
+            step.objective(batch)
+    finally:
+        step.objective.train(was)
+        for handle in handles:
+            handle.remove()
+    found: dict[str, dict[str, float]] = {}
+    layer = None
+    for name, module, output in order:
+        if any(w.dim() > 1 for w in module.parameters(recurse=False)):
+            layer = name
+        if layer is None:
+            continue
+        units = output.movedim(1, -1).flatten(0, -2) if output.dim() > 1 else output[:, None]
+        found[layer] = {
+            "activation_std": float(units.std()),
+            "dead": float((units == 0).all(0).float().mean()),
+        }
+    return found
+
+
+def advise(rows: list[dict[str, Any]]) -> list[str]:
+    """Plain sentences on vanishing and exploding gradients and on dead units.
+
+    >>> advise([{"layer": "0", "gradient_norm": 1e-7, "dead": 0.9},
+    ...         {"layer": "2", "gradient_norm": 1.0}])[0]
+    'Gradients vanish: layer 0 gets 1e-07, layer 2 gets 1: try ReLU-like activations, He ...'
+    """
+    said = []
+    slope = {row["layer"]: row["gradient_norm"] for row in rows}
+    if slope:
+        low, high = min(slope, key=slope.__getitem__), max(slope, key=slope.__getitem__)
+        pair = f"layer {low} gets {slope[low]:.2g}, layer {high} gets {slope[high]:.2g}"
+        if slope[high] > 1e3 or not math.isfinite(slope[high]):
+            said.append(f"Gradients explode: {pair}: clip their norm, or lower the learning rate.")
+        elif slope[low] < 1e-4 * slope[high]:
+            said.append(
+                f"Gradients vanish: {pair}: try ReLU-like activations, He initialisation, "
+                "normalisation or residual connections."
+            )
+    for row in rows:
+        if row.get("dead", 0) > 0.3:
+            share = f"{100 * row['dead']:.0f} %"
+            said.append(
+                f"{share} of the units after layer {row['layer']} are dead (zero for every "
+                "sample): lower the learning rate or use a leaky activation."
+            )
+    return said or ["Gradients and activations look healthy."]

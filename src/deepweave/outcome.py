@@ -1,0 +1,328 @@
+"""What comes of a run: its description, its scores, its saved model. The torch half of ``Run``."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from deepweave import blueprint
+from deepweave.run import Run, read_info, write_whole
+from deepweave.version import __version__
+
+if TYPE_CHECKING:
+    from deepweave.core import Loop
+
+WORST = 24  # test errors kept for the page
+SAMPLES = 40  # training samples kept for the page
+
+
+def describe(run: Run, loop: Loop) -> None:
+    """Note what is about to be trained, on what, and by which versions."""
+    model, step = loop.model, loop.step
+    sizes = [w.numel() * w.element_size() for w in model.parameters()]
+    info = run.info
+    info.setdefault("started", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    info.setdefault("settings", {})
+    info["seed"] = loop.seed
+    info["device"] = str(loop.device)
+    info["threads"] = torch.get_num_threads()
+    info["versions"] = {
+        "deepweave": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if "numpy" in sys.modules:
+        info["versions"]["numpy"] = sys.modules["numpy"].__version__
+    info["objective"] = type(step.objective).__name__
+    if step.members is not None:
+        info["members"] = step.members
+    info["optimizer"] = [
+        {
+            "name": type(one).__name__,
+            **{k: v for k, v in one.defaults.items() if isinstance(v, bool | int | float | tuple)},
+        }
+        for one in step.optimizers
+    ]
+    info["hooks"] = [type(hook).__name__ for hook in loop.hooks]
+    info["model"] = {
+        "blueprint": blueprint.describe(model),
+        "name": type(model).__name__,
+        "parameters": sum(w.numel() for w in model.parameters()),
+        "bytes": sum(sizes),
+        "text": str(model),
+    }
+    if run.data is not None and hasattr(run.data, "summary"):
+        info["data"] = run.data.summary()
+
+
+def close(run: Run, loop: Loop) -> None:
+    """Note how it went, and save the bare model."""
+    info = run.info
+    info["steps"], info["epochs"] = loop.count, loop.epoch
+    info["seconds"] = round(loop.seconds, 3)
+    info["steps_per_second"] = round(loop.count / max(loop.seconds, 1e-9), 1)
+    info["stopped"] = run.stopped
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    info["peak_memory_mb"] = round(peak / (1024 if sys.platform == "linux" else 1024**2), 1)
+    if run.folder is None:
+        return
+    save_model(run.model, run.folder / "model.safetensors")
+    if run.data is not None and hasattr(run.data, "preparation"):
+        json = import_module("json")
+        text = json.dumps(run.data.preparation.to_json(), ensure_ascii=False)
+        write_whole(run.folder / "preparation.json", text)
+
+
+def save_model(model: nn.Module, path: Path) -> None:
+    """The weights and buffers of a model as plain safetensors; tied weights are stored once."""
+    kept: dict[str, Tensor] = {}
+    seen: set[tuple[Any, ...]] = set()
+    for name, value in model.state_dict().items():
+        key = (value.untyped_storage().data_ptr(), value.storage_offset(), tuple(value.shape))
+        if value.numel() and key in seen:
+            continue
+        seen.add(key)
+        kept[name] = value.detach().cpu().contiguous().clone()
+    write_whole(path, to_bytes(kept, {"format": "pt"}))
+
+
+def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """See :func:`deepweave.load`."""
+    info = read_info(folder)
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        status = info.get("status", "unknown")
+        raise FileNotFoundError(
+            f"load: {folder} has no trained model (status: {status}); deepweave resume {folder}"
+        )
+    if model is None:
+        note = info.get("model", {}).get("blueprint")
+        if note is None:
+            kind = info.get("model", {}).get("name", "its model")
+            raise ValueError(f"load: {kind} was not made by deepweave: pass load(..., model=...)")
+        model = blueprint.build(note)
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"load: {path} is damaged: {error}") from None
+    own = model.state_dict()
+    for name, value in weights.items():
+        if name not in own:
+            raise ValueError(f"load: {path} has {name}, which {type(model).__name__} has not")
+        if own[name].shape != value.shape:
+            raise ValueError(
+                f"load: {name} must be {tuple(own[name].shape)}, got {tuple(value.shape)} in {path}"
+            )
+    model.load_state_dict(weights, strict=False)
+    filled = {own[name].data_ptr() for name in weights}
+    left = [n for n, v in own.items() if n not in weights and v.data_ptr() not in filled]
+    if left:
+        raise ValueError(f"load: {path} lacks {', '.join(left)}")
+    return model.eval()
+
+
+def revive(folder: str | Path) -> Run:
+    """A run read back from its folder, its model loaded and its method in place."""
+    run = Run(folder)
+    info = read_info(folder)
+    spec = import_module("deepweave.data").Spec.from_json(info["data"]["spec"])
+    objectives = import_module("deepweave.objectives")
+    run.step = _Rested(objectives.supervise(load(folder), spec))
+    return run
+
+
+class _Rested:
+    """In place of a step, for a run that is only read."""
+
+    def __init__(self, objective: Any):
+        self.objective = objective
+
+    def chosen(self) -> Any:
+        return self.objective
+
+
+def predict(run: Run, x: Tensor, size: int = 1024) -> Tensor:
+    """Predictions in slices, on the model's device, back on the CPU, in the target's unit."""
+    objective = run.objective
+    was = objective.training
+    objective.eval()
+    device = next((w.device for w in objective.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            parts = [objective.predict(part.to(device)).cpu() for part in x.split(size)]
+    finally:
+        objective.train(was)
+    prediction = torch.cat(parts)
+    restore = getattr(getattr(run.data, "preparation", None), "restore", None)
+    return restore(prediction) if callable(restore) else prediction
+
+
+def test(run: Run) -> dict[str, Any]:
+    """See :meth:`deepweave.run.Run.test`."""
+    data = run.data
+    if data is None:
+        raise ValueError("test: this run was fitted on bare batches: there is no test set")
+    metrics = import_module("deepweave.metrics")
+    task = data.spec.task
+    prediction = predict(run, data.test.x)
+    target, known = _targets(data, "test"), _targets(data, "train")
+    scores = metrics.evaluate(task, prediction, target, weight=data.test.weight)
+    baseline = metrics.baseline(task, known, target, weight=data.test.weight)
+    run.info["scores"] = {f"test/{name}": score.to_json() for name, score in scores.items()}
+    run.info["baseline"] = {f"test/{name}": score.to_json() for name, score in baseline.items()}
+    run.info["baseline_name"] = "the mean" if task == "regression" else "class frequencies"
+    if run.folder is not None:
+        _keep_examples(run, prediction, target)
+    run.save()
+    return {f"test/{name}": score for name, score in scores.items()}
+
+
+def rival(run: Run, name: str, prediction: Tensor) -> None:
+    """Score another method's predictions of the same test set, shown beside the run's own."""
+    metrics = import_module("deepweave.metrics")
+    scores = metrics.evaluate(run.data.spec.task, prediction, _targets(run.data, "test"))
+    rivals = run.info.setdefault("rivals", {})
+    rivals[name] = {f"test/{key}": score.to_json() for key, score in scores.items()}
+    run.save()
+
+
+def _targets(data: Any, split: str) -> Tensor:
+    """Targets in the form that metrics take: in the original unit."""
+    y = getattr(data, split).y
+    return data.preparation.restore(y) if data.spec.task == "regression" else y
+
+
+def _keep_examples(run: Run, prediction: Tensor, target: Tensor) -> None:
+    """What the page draws: the predictions, some training samples, the worst errors."""
+    data, folder = run.data, run.folder
+    tensors = {"prediction": prediction.contiguous(), "target": target.contiguous()}
+    write_whole(folder / "test.safetensors", to_bytes(tensors))
+    worst = badness(data.spec.task, prediction, target).argsort(descending=True)[:WORST]
+    some = _some(data)
+    examples = {
+        "train_x": data.train.x[some],
+        "train_y": _targets(data, "train")[some],
+        "worst_x": data.test.x[worst],
+        "worst_y": target[worst],
+        "worst_prediction": prediction[worst],
+        "worst_index": worst,
+    }
+    plain = {name: value.cpu().contiguous().clone() for name, value in examples.items()}
+    write_whole(folder / "examples.safetensors", to_bytes(plain))
+
+
+def _some(data: Any) -> Tensor:
+    """A few training samples of every class, or the first ones."""
+    y = data.train.y
+    if data.spec.task not in ("binary", "multiclass"):
+        return torch.arange(min(SAMPLES, len(y)))
+    classes = max(int(y.max()) + 1, 2)
+    each = max(1, SAMPLES // classes)
+    order = torch.argsort(y, stable=True)
+    counts = torch.bincount(y, minlength=classes)
+    rank = torch.arange(len(y)) - (counts.cumsum(0) - counts)[y[order]]
+    return order[rank < each][: 2 * SAMPLES]
+
+
+def badness(task: str, prediction: Tensor, target: Tensor) -> Tensor:
+    """The loss of each test sample, by which the worst errors are chosen.
+
+    Shapes: prediction (N, ...), target (N, ...) -> (N,)
+    """
+    tiny = 1e-12
+    if task == "multiclass":
+        return -prediction.gather(1, target[:, None]).squeeze(1).clamp_min(tiny).log()
+    if task == "regression":
+        return (prediction - target).abs().flatten(1).sum(1) if target.dim() > 1 else (
+            prediction - target
+        ).abs()
+    if task == "segmentation" and prediction.dim() == target.dim() + 1:
+        prediction = prediction.gather(1, target[:, None]).squeeze(1)
+        return -prediction.clamp_min(tiny).log().flatten(1).mean(1)
+    y = target.to(prediction.dtype)
+    loss = -(y * prediction.clamp_min(tiny).log() + (1 - y) * (1 - prediction).clamp_min(tiny).log())
+    return loss.flatten(1).mean(1) if loss.dim() > 1 else loss
+
+
+def predict_file(folder: str | Path, source: str, out: str | Path) -> int:
+    """Read new data, prepare it as the run's training data, and write predictions.
+
+    Raises:
+        FileNotFoundError, ValueError: no run, no data, or data that do not fit.
+    """
+    out = Path(out)
+    if out.suffix not in (".csv", ".npz"):
+        raise ValueError(f"predict: out must end in .csv or .npz, got {out.name}")
+    if not out.resolve().parent.is_dir():
+        raise FileNotFoundError(f"predict: there is no folder {out.resolve().parent}")
+    run = revive(folder)
+    data = import_module("deepweave.data")
+    x, _, names = data.read(source, run.data.preparation)
+    prediction = predict(run, x).double()
+    spec, columns = run.data.spec, {"id": list(names)}
+    if spec.task == "regression":
+        flat = prediction.reshape(len(x), -1)
+        columns |= {name: flat[:, i].numpy() for i, name in enumerate(spec.targets)}
+    else:
+        classes = list(spec.classes) or [str(i) for i in range(spec.outputs)]
+        if spec.task == "binary":
+            prediction = torch.stack([1 - prediction, prediction], 1)
+        if spec.task in ("binary", "multiclass"):
+            columns["prediction"] = [classes[i] for i in prediction.argmax(1).tolist()]
+        columns |= {f"p({name})": prediction[:, i].numpy() for i, name in enumerate(classes)}
+    if out.suffix == ".csv":
+        pandas = import_module("pandas")
+        write_whole(out, pandas.DataFrame(columns).to_csv(index=False))
+    else:
+        numpy, io = import_module("numpy"), import_module("io")
+        buffer = io.BytesIO()
+        numpy.savez_compressed(buffer, **{k: numpy.asarray(v) for k, v in columns.items()})
+        write_whole(out, buffer.getvalue())
+    return len(x)
+
+
+def export(folder: str | Path, form: str, out: str | Path | None) -> tuple[Path, float]:
+    """Write the model for other programs; the largest difference to the original's outputs.
+
+    Raises:
+        ValueError: an unknown format.
+        ImportError: ONNX without the extra ``onnx``.
+    """
+    if form not in ("onnx", "torch"):
+        raise ValueError(f"export: format must be onnx or torch, got {form!r}")
+    model = load(folder)
+    shape = read_info(folder)["data"]["spec"]["shape"]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, *shape, generator=generator)
+    with torch.no_grad():
+        expected = model(x)
+    batch = torch.export.Dim("batch", min=1)
+    path = Path(out or Path(folder) / ("model.onnx" if form == "onnx" else "model.pt2"))
+    if form == "torch":
+        program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
+        torch.export.save(program, path)
+        found = torch.export.load(path).module()(x)
+        return path, float((found - expected).abs().max())
+    try:
+        runtime = import_module("onnxruntime")
+        import_module("onnxscript")
+    except ImportError:
+        raise ImportError('export: onnx needs the extra: pip install "deepweave[onnx]"') from None
+    torch.onnx.export(
+        model, (x,), path, dynamo=True, dynamic_shapes=({0: batch},), input_names=["x"],
+        output_names=["y"], verbose=False, external_data=False,
+    )  # fmt: skip
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": x.numpy()})
+    return path, float((torch.from_numpy(found) - expected).abs().max())

@@ -1,0 +1,150 @@
+"""One file per topic: the whole run in one scroll. A recipe is a typed function.
+
+The command line comes from its signature; ``--quick`` and ``--out`` are understood by all.
+Modules here import nothing heavy until they run, so that ``deepweave list`` is instant.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepweave.run import FORMAT, Run, next_free
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe and what the list of recipes says about it."""
+
+    name: str
+    topic: str
+    seconds: int
+    about: str
+    function: Callable[..., Run]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Run:
+        return self.function(*args, **kwargs)
+
+
+def recipe(topic: str, *, seconds: int) -> Callable[[Callable[..., Run]], Recipe]:
+    """Make a function a recipe: it gets a folder, and what it was asked is written there first.
+
+    Args:
+        topic: number and name, as in the notes.
+        seconds: how long the default form takes on two cores, roughly.
+    """
+
+    def mark(function: Callable[..., Run]) -> Recipe:
+        signature = inspect.signature(function)
+        if "out" not in signature.parameters:
+            raise TypeError(f"recipe: {function.__name__} needs a parameter out")
+
+        @functools.wraps(function)
+        def whole(*args: Any, **kwargs: Any) -> Run:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            settings = {k: v for k, v in bound.arguments.items() if k != "out"}
+            bound.arguments["out"] = _begin(function.__name__, settings, bound.arguments["out"])
+            run = function(*bound.args, **bound.kwargs)
+            run.report()
+            return run
+
+        about = (inspect.getdoc(function) or "").split("\n")[0]
+        return Recipe(function.__name__, topic, seconds, about, whole)
+
+    return mark
+
+
+def _begin(name: str, settings: dict[str, Any], out: Any) -> Run:
+    """The run's folder, with run.json in it before any work is done."""
+    run = out if isinstance(out, Run) else Run(next_free("runs", name) if out is None else out)
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+    if run.resume:
+        return run
+    run.open()
+    run.info = {
+        "format": FORMAT,
+        "recipe": name,
+        "settings": plain,
+        "seed": settings.get("seed", 0),
+        "command": _command(name, plain),
+        "status": "running",
+    }
+    run.save()
+    return run
+
+
+def _command(name: str, settings: dict[str, Any]) -> str:
+    """The line that repeats a run: the options that differ from the recipe's own."""
+    import shlex
+
+    defaults = inspect.signature(find(name).function).parameters
+    words = ["deepweave", "run", name]
+    for option, value in settings.items():
+        given = defaults[option].default
+        if value == given or (isinstance(value, list) and tuple(value) == given):
+            continue
+        flag = "--" + option.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            parts = value if isinstance(value, tuple | list) else [value]
+            words += [word for part in parts for word in (flag, str(part))]
+    return shlex.join(words)
+
+
+def names() -> list[str]:
+    """The names of all recipes."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        ValueError: there is none; the nearest names are told.
+    """
+    known = names()
+    key = name.replace("-", "_")
+    if key not in known:
+        import difflib
+
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"run: there is no recipe {name!r}: {hint}")
+    return getattr(importlib.import_module(f"deepweave.recipes.{key}"), key)
+
+
+def every() -> list[Recipe]:
+    """All recipes, by topic."""
+    return sorted((find(name) for name in names()), key=lambda one: one.topic)
+
+
+def go_on(folder: str | Path) -> Run:
+    """Finish an unfinished run, to the result it would have had.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no run of a recipe.
+    """
+    run = Run(folder, resume=True)
+    if not (Path(folder) / "run.json").is_file():
+        raise FileNotFoundError(
+            f"resume: {folder} is no folder of a run: nothing was begun there; deepweave run ..."
+        )
+    if "recipe" not in run.info:
+        raise ValueError(
+            f"resume: {folder} was not made by a recipe: call fit with out=Run({str(folder)!r}, "
+            "resume=True)"
+        )
+    signature = inspect.signature(find(run.info["recipe"]).function).parameters
+    settings = {
+        k: tuple(v) if isinstance(v, list) and isinstance(signature[k].default, tuple) else v
+        for k, v in run.info["settings"].items()
+    }
+    return find(run.info["recipe"])(**settings, out=run)
