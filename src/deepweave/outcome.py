@@ -47,13 +47,10 @@ def describe(run: Run, loop: Loop) -> None:
     info["objective"] = type(step.objective).__name__
     if step.members is not None:
         info["members"] = step.members
-    info["optimizer"] = [
-        {
-            "name": type(one).__name__,
-            **{k: v for k, v in one.defaults.items() if isinstance(v, bool | int | float | tuple)},
-        }
-        for one in step.optimizers
-    ]
+    optimizers = [_plainly(one) for one in step.optimizers]
+    info["optimizer"] = optimizers[0] if optimizers else {}
+    if len(optimizers) > 1:
+        info["optimizers"] = optimizers
     info["hooks"] = [type(hook).__name__ for hook in loop.hooks]
     info["model"] = {
         "blueprint": blueprint.describe(model),
@@ -64,6 +61,11 @@ def describe(run: Run, loop: Loop) -> None:
     }
     if run.data is not None and hasattr(run.data, "summary"):
         info["data"] = run.data.summary()
+
+
+def _plainly(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    kept = {k: v for k, v in optimizer.defaults.items() if isinstance(v, bool | int | float | tuple)}
+    return {"name": type(optimizer).__name__, **kept}
 
 
 def close(run: Run, loop: Loop) -> None:
@@ -210,7 +212,12 @@ def _keep_examples(run: Run, prediction: Tensor, target: Tensor) -> None:
     write_whole(folder / "test.safetensors", to_bytes(tensors))
     worst = badness(data.spec.task, prediction, target).argsort(descending=True)[:WORST]
     some = _some(data)
+    first = _first_of_each(target) if data.spec.task in ("binary", "multiclass") else slice(0, 10)
     examples = {
+        "test_x": data.test.x[first],
+        "test_y": target[first],
+        "test_prediction": prediction[first],
+        "test_index": torch.arange(len(target))[first],
         "train_x": data.train.x[some],
         "train_y": _targets(data, "train")[some],
         "worst_x": data.test.x[worst],
@@ -220,6 +227,12 @@ def _keep_examples(run: Run, prediction: Tensor, target: Tensor) -> None:
     }
     plain = {name: value.cpu().contiguous().clone() for name, value in examples.items()}
     write_whole(folder / "examples.safetensors", to_bytes(plain))
+
+
+def _first_of_each(target: Tensor, most: int = 10) -> Tensor:
+    """The first sample of each class, in the order of classes: chosen without a look at it."""
+    classes = target.unique()[:most]
+    return (target[:, None] == classes).int().argmax(0)
 
 
 def _some(data: Any) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from deepweave import chance
 from deepweave.core.descent import Descent
@@ -198,8 +199,8 @@ def fit(
     run.step = step
     feed = source.train if whole else source
     if hasattr(feed, "batches"):
-        members = {} if step.members is None or getattr(step, "shared", True) else {"members": step.members}
-        feed = feed.batches(batch or 128, **members)
+        own = {"members": step.members} if step.members is not None and not step.shared else {}
+        feed = feed.batches(batch or 128, **own)
     elif batch is not None:
         raise TypeError("fit: batch= is for a data set; these batches come ready-made")
     from deepweave.hooks import kept, standard
@@ -215,13 +216,41 @@ def fit(
     length = len(feed) if hasattr(feed, "__len__") else None
     known = [n for n in (steps, epochs * length if epochs and length else None) if n is not None]
     loop.steps = min(known) if known else None
-    outside = chance.snapshot()
+    outside, threads = chance.snapshot(), torch.get_num_threads()
     try:
         step.to(loop.device)
         _loop(loop, steps)
     finally:
         chance.restore(outside)
+        torch.set_num_threads(threads)
     return run
+
+
+SMALL = 3e7  # multiply-adds times two of a forward pass, below which one thread is enough
+
+
+def _choose_threads(loop: Loop, batch: Batch) -> None:
+    """On a CPU a small step runs on one thread: a second gains nothing and waits for a busy core.
+
+    The choice depends on the size of the step alone, so that a resumed run makes the same one.
+    """
+    if loop.device.type != "cpu" or torch.get_num_threads() == 1:
+        return
+    step, was = loop.step, loop.step.objective.training
+    step.objective.eval()
+    try:
+        with chance.aside(0), FlopCounterMode(display=False) as counter:
+            step.evaluate(batch if step.members is None or step.shared else _one(batch))
+    finally:
+        step.objective.train(was)
+    if 0 < counter.get_total_flops() < SMALL:
+        torch.set_num_threads(1)
+        loop.run.info["threads"] = 1
+
+
+def _one(batch: Batch) -> Batch:
+    """The first member's part of a batch of many."""
+    return batch[0] if isinstance(batch, Tensor) else tuple(_one(part) for part in batch)
 
 
 def _loop(loop: Loop, limit: int | None) -> None:
@@ -241,6 +270,7 @@ def _loop(loop: Loop, limit: int | None) -> None:
             for batch in loop.batches():
                 if not checked:
                     step.check(batch)
+                    _choose_threads(loop, batch)
                     checked = True
                 loop.current = batch
                 logs = step(batch)

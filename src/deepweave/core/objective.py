@@ -55,6 +55,7 @@ class Step(ABC):
 
     objective: Objective
     members: int | None = None  # how many copies learn at once; None: one, without that dimension
+    shared: bool = True  # whether all members see the same batch
 
     @abstractmethod
     def __call__(self, batch: Batch) -> Logs:

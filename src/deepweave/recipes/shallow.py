@@ -46,12 +46,14 @@ def shallow(
         question=f"How far does a single layer of weights get on {table.title}?",
         title=f"A single layer on {table.title}",
     )
-    weights = net[-1].weight.detach().cpu()
     if table.spec.kind == "image" and table.spec.task == "multiclass":
+        weights = net[-1].weight.detach().cpu().view(-1, *table.spec.shape).mean(1)
+        reach = weights.abs().max()
         run.figure(
             "weights",
             dw.report.plots.images(
-                weights.view(-1, *table.spec.shape), [f"for {name}" for name in table.spec.classes]
+                (0.5 + 0.5 * weights / reach).numpy(),
+                [f"for {name}" for name in table.spec.classes],
             ),
             title="What each output looks for",
             caption="The weights of each class as a picture: a pixel counts for the class where "
