@@ -226,7 +226,7 @@ def fit(
     return run
 
 
-SMALL = 3e7  # multiply-adds times two of a forward pass, below which one thread is enough
+SMALL = 1e8  # operations of a forward pass below which one thread is enough
 
 
 def _choose_threads(loop: Loop, batch: Batch) -> None:

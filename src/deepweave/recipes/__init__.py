@@ -99,6 +99,12 @@ def _command(name: str, settings: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
+def subject(table: Any) -> str:
+    """The title of a data set in the middle of a sentence: ``handwritten digits``."""
+    title = table.title
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title
+
+
 def names() -> list[str]:
     """The names of all recipes."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))

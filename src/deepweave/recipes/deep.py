@@ -68,7 +68,7 @@ def deep(
     run.rival("a single layer", single.predict(table.test.x))
     layers = "one hidden layer" if len(hidden) == 1 else f"{len(hidden)} hidden layers"
     run.tell(
-        question=f"What do hidden layers add on {table.title}?",
-        title=f"A network with {layers} on {table.title}",
+        question=f"What do hidden layers add on {dw.recipes.subject(table)}?",
+        title=f"A network with {layers} on {dw.recipes.subject(table)}",
     )
     return run

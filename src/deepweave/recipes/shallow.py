@@ -43,8 +43,8 @@ def shallow(
     )
     run.test()
     run.tell(
-        question=f"How far does a single layer of weights get on {table.title}?",
-        title=f"A single layer on {table.title}",
+        question=f"How far does a single layer of weights get on {dw.recipes.subject(table)}?",
+        title=f"A single layer on {dw.recipes.subject(table)}",
     )
     if table.spec.kind == "image" and table.spec.task == "multiclass":
         weights = net[-1].weight.detach().cpu().view(-1, *table.spec.shape).mean(1)

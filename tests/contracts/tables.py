@@ -1,0 +1,155 @@
+"""The contract tables: every model, objective and runner is one line, and the checks run over all.
+
+A new part of the library is a line here; the weave crosses the lines with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+import deepweave as dw
+
+
+def _x(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def _y(high: int, *shape: int) -> torch.Tensor:
+    return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(1))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model for (inputs, outputs), which ``make`` draws anew."""
+
+    make: Callable[[Any], nn.Module]
+    shape: tuple[int, ...] = (6,)
+
+
+MODELS: dict[str, Model] = {
+    "shallow": Model(dw.nn.shallow),
+    "mlp": Model(dw.nn.mlp),
+    "mlp, an activation per layer": Model(
+        lambda s: dw.nn.mlp(s, hidden=(8, 8, 8), activation=("tanh", "gelu", "prelu"))
+    ),
+    "mlp, batch norm": Model(lambda s: dw.nn.mlp(s, hidden=(8,), norm="batch")),
+    "mlp, layer norm, residual": Model(
+        lambda s: dw.nn.mlp(s, hidden=(8, 8), norm="layer", residual=True)
+    ),
+    "mlp, dropout": Model(lambda s: dw.nn.mlp(s, hidden=(16,), dropout=0.2)),
+    "mlp of images": Model(lambda s: dw.nn.mlp(s, hidden=(8,), activation="silu"), (1, 3, 3)),
+    "your own module": Model(
+        lambda s: nn.Sequential(nn.Linear(s[0][0], 5), nn.Softplus(), nn.Linear(5, s[1]))
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """An objective over any model with so many outputs, and targets for B samples."""
+
+    make: Callable[[nn.Module], dw.Objective]
+    outputs: int
+    targets: Callable[[int], torch.Tensor]
+    pixels: bool = False
+
+
+OBJECTIVES: dict[str, Method] = {
+    "Classify": Method(dw.Classify, 3, lambda n: _y(3, n)),
+    "Classify, smoothing": Method(
+        lambda m: dw.Classify(m, smoothing=0.1, class_weight=[1.0, 2.0, 0.5]), 3, lambda n: _y(3, n)
+    ),
+    "Classify, binary": Method(dw.Classify, 1, lambda n: _y(2, n)),
+    "Classify, multi-label": Method(
+        lambda m: dw.Classify(m, multilabel=True), 3, lambda n: _y(2, n, 3).float()
+    ),
+    "Regress": Method(dw.Regress, 1, lambda n: _x(n)),
+    "Regress, several targets": Method(dw.Regress, 2, lambda n: _x(n, 2)),
+    "Segment": Method(dw.Segment, 3, lambda n: _y(3, n, 4, 4), pixels=True),
+    "Segment, one mask": Method(
+        lambda m: dw.Segment(m, share=1.0), 1, lambda n: _y(2, n, 4, 4), pixels=True
+    ),
+}
+
+RUNNERS: dict[str, Callable[[dw.Objective], dw.Step]] = {
+    "Descent": lambda o: dw.Descent(o, "Adam", lr=1e-2),
+    "Descent, accumulating": lambda o: dw.Descent(o, "SGD", lr=1e-2, accumulate=2),
+    "Population": lambda o: dw.Population(o, 3, "Adam", shared=True, lr=1e-2),
+    "Population, own batches": lambda o: dw.Population(o, 3, "Adam", lr=1e-2),
+    "Population, own rates": lambda o: dw.Population(o, 3, shared=True, lr=[1e-3, 1e-2, 1e-1]),
+}
+
+GAPS: dict[tuple[str, str, str], str] = {}  # (objective, model, runner) -> why it does not work
+
+
+def pixelwise(method: Method, model: Model) -> nn.Module:
+    """A model for every pixel: the vector model over the channels of an image."""
+    return PerPixel(model.make(((6,), method.outputs)))
+
+
+class PerPixel(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.movedim(1, -1)
+        out = self.model(rows.reshape(-1, rows.shape[-1]))
+        return out.view(*rows.shape[:-1], -1).movedim(-1, 1)
+
+
+def cell(objective: str, model: str, samples: int = 8) -> tuple[dw.Objective, Any]:
+    """An objective over a model, and a batch for it."""
+    method, kind = OBJECTIVES[objective], MODELS[model]
+    if method.pixels:
+        return method.make(pixelwise(method, kind)), (_x(samples, 6, 4, 4), method.targets(samples))
+    net = kind.make((kind.shape, method.outputs))
+    return method.make(net), (_x(samples, *kind.shape), method.targets(samples))
+
+
+def crossings() -> list[tuple[str, str, str]]:
+    """Every objective x model x runner that makes sense: images have no pixels to segment here."""
+    return [
+        (o, m, r)
+        for o in OBJECTIVES
+        for m in MODELS
+        for r in RUNNERS
+        if not (OBJECTIVES[o].pixels and MODELS[m].shape != (6,))
+    ]
+
+
+def page() -> str:
+    """docs/weave.md: what works with what, as the tests have it."""
+    lines = [
+        "# The weave",
+        "",
+        "Every objective crosses every model and every way to run it. This page is made from the",
+        "tables in `tests/contracts/tables.py`, which the tests run cell by cell: a cell that does",
+        "not work is a strict expected failure there and says why here.",
+        "",
+        f"{len(crossings())} crossings run in the default suite.",
+        "",
+    ]
+    for runner in RUNNERS:
+        lines += [f"## {runner}", "", "| objective | " + " | ".join(MODELS) + " |"]
+        lines += ["|---" * (len(MODELS) + 1) + "|"]
+        for objective in OBJECTIVES:
+            marks = []
+            for model in MODELS:
+                key = (objective, model, runner)
+                mark = "yes" if key in set(crossings()) else "-"
+                marks.append(f"no: {GAPS[key]}" if key in GAPS else mark)
+            lines.append(f"| {objective} | " + " | ".join(marks) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    Path("docs/weave.md").write_text(page())

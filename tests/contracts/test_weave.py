@@ -1,0 +1,49 @@
+"""Every objective x model x runner learns; the page in the docs says what this test says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.contracts.tables import GAPS, OBJECTIVES, RUNNERS, cell, crossings, page
+
+CELLS = [
+    pytest.param(
+        *key,
+        marks=[pytest.mark.xfail(reason=GAPS[key], strict=True)] if key in GAPS else [],
+    )
+    for key in crossings()
+]
+
+
+@pytest.mark.parametrize(("objective", "model", "runner"), CELLS)
+def test_cell(objective, model, runner):
+    torch.manual_seed(0)
+    method, batch = cell(objective, model)
+    step = RUNNERS[runner](method)
+    if step.members is not None and not step.shared:
+        feed = tuple(part.expand(step.members, *part.shape) for part in batch)
+    else:
+        feed = batch
+    step.objective.eval()
+    first = step.evaluate(batch)["loss"]
+    step.objective.train()
+    for _ in range(20):
+        logs = step(feed)
+        assert logs["loss"].isfinite().all()
+    step.objective.eval()
+    last = step.evaluate(batch)["loss"]
+    assert last.shape == (() if step.members is None else (step.members,))
+    assert (last < first).all()
+    prediction = step.predict(batch[0])
+    samples = prediction if step.members is None else prediction[0]
+    assert len(samples) == len(batch[0])
+    if OBJECTIVES[objective].make.__qualname__ != "Regress" and "Regress" not in objective:
+        assert ((samples >= 0) & (samples <= 1)).all()
+
+
+def test_the_page_is_as_the_tables():
+    path = Path(__file__).parents[2] / "docs" / "weave.md"
+    assert path.read_text() == page(), "make docs"
