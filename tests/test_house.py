@@ -25,6 +25,7 @@ MAY: dict[str, set[str]] = {
     "core": GROUND,
     "hooks": GROUND | {"core"},
     "outcome": GROUND,
+    "export": GROUND | {"outcome"},
     "nn": {"functional", "blueprint"},
     "objectives": GROUND | {"core", "functional"},
     "steps": GROUND | {"core", "objectives", "functional"},
@@ -59,6 +60,7 @@ LIBRARIES = {
     "blueprint": {"torch"},
     "archive": {"torch", "safetensors"},
     "outcome": {"torch", "safetensors"},
+    "export": {"torch"},
     "run": set(),
     "recipes": set(),
     "version": set(),
@@ -107,7 +109,7 @@ def test_imports(path):
         for name in names:
             if not name.startswith("deepweave"):
                 continue
-            target = (name.split(".") + ["__init__"])[1]
+            target = [*name.split("."), "__init__"][1]
             if target == "__init__":
                 assert here in ("recipes", "cli"), f"{path}: imports the whole face"
                 continue
@@ -130,13 +132,21 @@ def test_files(path):
         assert path.stem.isidentifier()
         assert path.stem == path.stem.lower()
         assert "_" not in path.stem, f"{path}: one noun per module"
-    for word in ("pickle.load", "torch.load(", "eval(", "exec(", "allow_pickle=True", "TODO", "FIXME"):
+    for word in (
+        "pickle.load",
+        "torch.load(",
+        "eval(",
+        "exec(",
+        "allow_pickle=True",
+        "TODO",
+        "FIXME",
+    ):
         assert word not in text.replace(".eval(", "").replace("weights_only", ""), f"{path}: {word}"
     tree = ast.parse(text)
     assert ast.get_docstring(tree), f"{path}: a module says what it is"
     for node in ast.walk(tree):
-        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-        if public and node in tree.body:
+        kind = isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if kind and not node.name.startswith("_") and node in tree.body:
             assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"{path}: a bare except"
@@ -144,7 +154,9 @@ def test_files(path):
 
 def test_no_cycles():
     """No module imports itself through others, at import time."""
-    names = {".".join(["deepweave", *p.relative_to(SOURCE).with_suffix("").parts]): p for p in FILES}
+    names = {
+        ".".join(["deepweave", *p.relative_to(SOURCE).with_suffix("").parts]): p for p in FILES
+    }
     names = {n.removesuffix(".__init__"): p for n, p in names.items()}
     edges: dict[str, set[str]] = {}
     for name, path in names.items():
@@ -177,16 +189,23 @@ def test_the_face():
     for name in dir(deepweave):
         assert getattr(deepweave, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        deepweave.nothing  # noqa: B018
+        deepweave.nothing
 
 
 def test_import_is_light():
     """`import deepweave`, `list` and `--help` do not import torch, pandas or matplotlib."""
     heavy = "{'torch', 'numpy', 'pandas', 'matplotlib', 'sklearn', 'jinja2'} & sys.modules.keys()"
-    calls = ["", "cli.main(['list'])", "cli.main(['--help'])", "cli.main(['run', 'deep', '--help'])"]
+    calls = [
+        "",
+        "cli.main(['list'])",
+        "cli.main(['--help'])",
+        "cli.main(['run', 'deep', '--help'])",
+    ]
     for call in calls:
         code = f"import sys, deepweave\nfrom deepweave import cli\ntry:\n  {call or 'pass'}\n"
         code = code if call else "import sys, deepweave\ntry:\n  pass\n"
         code += f"except SystemExit: pass\nassert not {heavy}, {heavy}"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr

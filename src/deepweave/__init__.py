@@ -3,9 +3,43 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deepweave.version import __version__
+from deepweave.version import __version__ as __version__
+
+if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported when first used
+    from deepweave import (
+        archive as archive,
+        blueprint as blueprint,
+        chance as chance,
+        core as core,
+        data as data,
+        functional as functional,
+        hooks as hooks,
+        metrics as metrics,
+        nn as nn,
+        objectives as objectives,
+        recipes as recipes,
+        report as report,
+        run as run,
+        testing as testing,
+    )
+    from deepweave.core import (
+        Descent as Descent,
+        Hook as Hook,
+        Objective as Objective,
+        Population as Population,
+        Step as Step,
+        fit as fit,
+    )
+    from deepweave.hooks import find_lr as find_lr
+    from deepweave.objectives import (
+        Classify as Classify,
+        Regress as Regress,
+        Segment as Segment,
+        supervise as supervise,
+    )
+    from deepweave.run import Run as Run, load as load
 
 _HOMES = {  # the public face: module -> the names it lends to the package
     "deepweave.core": ("Descent", "Hook", "Objective", "Population", "Step", "fit"),

@@ -31,7 +31,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> Path:
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _strip(tree, tensors)
-    header = {"format": FORMAT, "tree": json.dumps(skeleton), "crc32": str(_crc(tensors))}
+    text = json.dumps(skeleton)
+    header = {"format": FORMAT, "tree": text, "crc32": str(_crc(text, tensors))}
     return write_whole(path, to_bytes(tensors, header))
 
 
@@ -54,13 +55,14 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> An
     if header.get("format") != FORMAT:
         found = header.get("format", "a safetensors file of another program")
         raise ValueError(f"archive: {path}: expected {FORMAT!r}, got {found}")
-    if str(_crc(tensors)) != header["crc32"]:
+    text = header.get("tree", "")
+    if str(_crc(text, tensors)) != header.get("crc32"):
         raise ValueError(f"archive: {path} is damaged: its checksum does not match; delete it")
-    return _dress(json.loads(header["tree"]), tensors)
+    return _dress(json.loads(text), tensors)
 
 
-def _crc(tensors: dict[str, Tensor]) -> int:
-    value = 0
+def _crc(text: str, tensors: dict[str, Tensor]) -> int:
+    value = zlib.crc32(text.encode())
     for name in sorted(tensors):
         flat = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
         value = zlib.crc32(flat.numpy().data, zlib.crc32(name.encode(), value))

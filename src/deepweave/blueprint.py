@@ -37,9 +37,10 @@ def blueprint(maker: Maker) -> Maker:
             if type(self) is maker:
                 _note(self, maker, make, (self, *args), kwargs)
 
-        maker.__init__ = remember
-        maker._makes_models = True  # pyright: ignore[reportFunctionMemberAccess]
-        return maker
+        made: Any = maker
+        made.__init__ = remember
+        made._makes_models = True
+        return made
 
     @functools.wraps(maker)
     def noted(*args: Any, **kwargs: Any) -> Any:
@@ -97,11 +98,21 @@ def build(note: dict[str, Any]) -> nn.Module:
     >>> build({"make": "torch.nn.Linear", "with": {"in_features": 2, "out_features": 1}})
     Linear(in_features=2, out_features=1, bias=True)
     """
+    if not isinstance(note, dict) or not isinstance(note.get("make"), str):
+        raise ValueError(f"build: a note says what to make and with what, got {note!r:.80}")
     maker = _find(note["make"])
-    layer = inspect.isclass(maker) and maker.__module__.startswith("torch.nn.modules.")
-    if not layer and not getattr(maker, "_makes_models", False):
+    layer = inspect.isclass(maker) and issubclass(maker, nn.Module)
+    if not (layer and maker.__module__.startswith("torch.nn.modules.")) and not getattr(
+        maker, "_makes_models", False
+    ):
         raise ValueError(f"build: {note['make']!r} is not a maker of models")
-    return maker(**{name: _value(part) for name, part in note["with"].items()})
+    given = {name: _value(part) for name, part in note.get("with", {}).items()}
+    make: Any = maker
+    try:
+        made: nn.Module = make(**given)
+    except TypeError as error:
+        raise ValueError(f"build: {note['make']} cannot be made so: {error}") from None
+    return made
 
 
 def _value(part: Any) -> Any:

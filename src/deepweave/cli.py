@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,8 @@ def build() -> App:
         help="Every model crosses every method: train, test, compare and explain deep networks.",
         version=__version__,
         help_format="plaintext",
-        default_parameter=Parameter(negative_iterable=()),
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative_iterable=(), consume_multiple=True),
     )
     run = App(name="run", help="Run a recipe: deepweave run NAME [--quick] [--data ...].")
     for one in recipes.every():
@@ -100,9 +102,9 @@ def export(folder: Path, /, *, format: str = "onnx", out: Path | None = None) ->
     format: onnx (needs the extra onnx) or torch (torch.export, .pt2).
     out: the file to write; by default model.onnx or model.pt2 in the folder.
     """
-    from deepweave import outcome
+    from deepweave.export import export as write
 
-    path, difference = outcome.export(folder, format, out)
+    path, difference = write(folder, format, out)
     print(f"{path}: the largest difference to the original is {difference:.1e}")  # noqa: T201
 
 
@@ -162,12 +164,13 @@ def _number(value: Any) -> str:
 
 def main(words: list[str] | None = None) -> None:
     """Run the command line; the user's mistakes give one line and exit code 2."""
+    showing, warnings.showwarning = warnings.showwarning, _warn
     try:
         build()(words, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        _leave(" ".join(str(error).split()), 2)
-    except KeyboardInterrupt:
-        _leave("stopped; go on with: deepweave resume DIR", 130)
+        _leave(error, 2)
+    except KeyboardInterrupt as error:
+        _leave(error, 130, "stopped")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -175,18 +178,34 @@ def main(words: list[str] | None = None) -> None:
         if os.environ.get("DEEPWEAVE_TRACEBACK") or not _expected(error):
             traceback.print_exc()
             sys.exit(1)
-        _leave(" ".join(str(error).split()), 2)
+        _leave(error, 2)
+    finally:
+        warnings.showwarning = showing
 
 
 def _expected(error: Exception) -> bool:
     """Whether an error is a refusal of ours, or of the disk, rather than a fault."""
-    if isinstance(error, OSError | ImportError):
+    if isinstance(error, OSError | ImportError | MemoryError):
         return True
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = isinstance(error, ValueError | TypeError | FloatingPointError | IndexError)
-    return ours and frames[-1].filename.startswith(HERE)
+    if not isinstance(error, ValueError | TypeError | FloatingPointError | IndexError):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    # torch's optimizers refuse a rate below zero and the like themselves
+    return last.startswith((HERE, *(f"{path}/optim/" for path in _torch())))
 
 
-def _leave(message: str, code: int) -> None:
-    print(f"deepweave: {message}", file=sys.stderr)  # noqa: T201
+def _torch() -> list[str]:
+    return list(getattr(sys.modules.get("torch"), "__path__", ()))
+
+
+def _leave(error: BaseException, code: int, message: str = "") -> None:
+    """One line: what happened, then what to do."""
+    if not message and isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = [message or str(error) or type(error).__name__, *getattr(error, "__notes__", ())]
+    print("deepweave:", " ".join("; ".join(lines).split()), file=sys.stderr)  # noqa: T201
     sys.exit(code)
+
+
+def _warn(message: Warning | str, category: Any, *_: Any, **__: Any) -> None:
+    print(f"deepweave: note: {' '.join(str(message).split())}", file=sys.stderr)  # noqa: T201

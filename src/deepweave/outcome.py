@@ -8,12 +8,12 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
+from safetensors.torch import load_file, save as to_bytes
 from torch import Tensor, nn
 
 from deepweave import blueprint
@@ -64,7 +64,9 @@ def describe(run: Run, loop: Loop) -> None:
 
 
 def _plainly(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    kept = {k: v for k, v in optimizer.defaults.items() if isinstance(v, bool | int | float | tuple)}
+    """What one wants to know of an optimizer: its name, and the numbers that matter."""
+    shown = ("lr", "momentum", "nesterov", "betas", "alpha", "eps", "weight_decay")
+    kept = {k: optimizer.defaults[k] for k in shown if k in optimizer.defaults}
     return {"name": type(optimizer).__name__, **kept}
 
 
@@ -136,11 +138,19 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
 def revive(folder: str | Path) -> Run:
     """A run read back from its folder, its model loaded and its method in place."""
-    run = Run(folder)
-    info = read_info(folder)
-    spec = import_module("deepweave.data").Spec.from_json(info["data"]["spec"])
+    model = load(folder)
+    data, run = import_module("deepweave.data"), Run(folder)
+    path = run.folder / "preparation.json"  # pyright: ignore[reportOptionalOperand]
+    if not path.is_file():
+        raise FileNotFoundError(f"predict: {folder} was not trained on a data set: no {path.name}")
+    try:
+        record = import_module("json").loads(path.read_text(encoding="utf-8"))
+        preparation = data.Preparation.from_json(record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"predict: {path} is damaged: {error!r}") from None
+    run.data = SimpleNamespace(spec=preparation.spec, preparation=preparation)
     objectives = import_module("deepweave.objectives")
-    run.step = _Rested(objectives.supervise(load(folder), spec))
+    run.step = _Rested(objectives.supervise(model, preparation.spec))
     return run
 
 
@@ -166,8 +176,8 @@ def predict(run: Run, x: Tensor, size: int = 1024) -> Tensor:
     finally:
         objective.train(was)
     prediction = torch.cat(parts)
-    restore = getattr(getattr(run.data, "preparation", None), "restore", None)
-    return restore(prediction) if callable(restore) else prediction
+    restore: Any = getattr(getattr(run.data, "preparation", None), "restore", None)
+    return prediction if restore is None else restore(prediction)
 
 
 def test(run: Run) -> dict[str, Any]:
@@ -185,7 +195,7 @@ def test(run: Run) -> dict[str, Any]:
     run.info["baseline"] = {f"test/{name}": score.to_json() for name, score in baseline.items()}
     run.info["baseline_name"] = "the mean" if task == "regression" else "class frequencies"
     if run.folder is not None:
-        _keep_examples(run, prediction, target)
+        _keep_examples(run, run.folder, prediction, target)
     run.save()
     return {f"test/{name}": score for name, score in scores.items()}
 
@@ -205,9 +215,9 @@ def _targets(data: Any, split: str) -> Tensor:
     return data.preparation.restore(y) if data.spec.task == "regression" else y
 
 
-def _keep_examples(run: Run, prediction: Tensor, target: Tensor) -> None:
+def _keep_examples(run: Run, folder: Path, prediction: Tensor, target: Tensor) -> None:
     """What the page draws: the predictions, some training samples, the worst errors."""
-    data, folder = run.data, run.folder
+    data = run.data
     tensors = {"prediction": prediction.contiguous(), "target": target.contiguous()}
     write_whole(folder / "test.safetensors", to_bytes(tensors))
     worst = badness(data.spec.task, prediction, target).argsort(descending=True)[:WORST]
@@ -257,14 +267,18 @@ def badness(task: str, prediction: Tensor, target: Tensor) -> Tensor:
     if task == "multiclass":
         return -prediction.gather(1, target[:, None]).squeeze(1).clamp_min(tiny).log()
     if task == "regression":
-        return (prediction - target).abs().flatten(1).sum(1) if target.dim() > 1 else (
-            prediction - target
-        ).abs()
+        return (
+            (prediction - target).abs().flatten(1).sum(1)
+            if target.dim() > 1
+            else (prediction - target).abs()
+        )
     if task == "segmentation" and prediction.dim() == target.dim() + 1:
         prediction = prediction.gather(1, target[:, None]).squeeze(1)
         return -prediction.clamp_min(tiny).log().flatten(1).mean(1)
     y = target.to(prediction.dtype)
-    loss = -(y * prediction.clamp_min(tiny).log() + (1 - y) * (1 - prediction).clamp_min(tiny).log())
+    loss = -(
+        y * prediction.clamp_min(tiny).log() + (1 - y) * (1 - prediction).clamp_min(tiny).log()
+    )
     return loss.flatten(1).mean(1) if loss.dim() > 1 else loss
 
 
@@ -303,39 +317,3 @@ def predict_file(folder: str | Path, source: str, out: str | Path) -> int:
         numpy.savez_compressed(buffer, **{k: numpy.asarray(v) for k, v in columns.items()})
         write_whole(out, buffer.getvalue())
     return len(x)
-
-
-def export(folder: str | Path, form: str, out: str | Path | None) -> tuple[Path, float]:
-    """Write the model for other programs; the largest difference to the original's outputs.
-
-    Raises:
-        ValueError: an unknown format.
-        ImportError: ONNX without the extra ``onnx``.
-    """
-    if form not in ("onnx", "torch"):
-        raise ValueError(f"export: format must be onnx or torch, got {form!r}")
-    model = load(folder)
-    shape = read_info(folder)["data"]["spec"]["shape"]
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(3, *shape, generator=generator)
-    with torch.no_grad():
-        expected = model(x)
-    batch = torch.export.Dim("batch", min=1)
-    path = Path(out or Path(folder) / ("model.onnx" if form == "onnx" else "model.pt2"))
-    if form == "torch":
-        program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, path)
-        found = torch.export.load(path).module()(x)
-        return path, float((found - expected).abs().max())
-    try:
-        runtime = import_module("onnxruntime")
-        import_module("onnxscript")
-    except ImportError:
-        raise ImportError('export: onnx needs the extra: pip install "deepweave[onnx]"') from None
-    torch.onnx.export(
-        model, (x,), path, dynamo=True, dynamic_shapes=({0: batch},), input_names=["x"],
-        output_names=["y"], verbose=False, external_data=False,
-    )  # fmt: skip
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"x": x.numpy()})
-    return path, float((torch.from_numpy(found) - expected).abs().max())

@@ -35,6 +35,19 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
     """
     path = Path(path)
     raw = content.encode() if isinstance(content, str) else content
+    try:
+        return _write(path, raw)
+    except OSError as error:
+        raise unwritten(path, error) from None
+
+
+def unwritten(path: Path, error: OSError) -> OSError:
+    """The same error, saying which file could not be written."""
+    reason = error.strerror or type(error).__name__
+    return OSError(error.errno, f"cannot write {path}: {reason}")
+
+
+def _write(path: Path, raw: bytes) -> Path:
     handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -55,6 +68,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
 
 
 FORMAT = "deepweave run 1"
+CHECKPOINT = Path("checkpoint", "last.safetensors")
 
 
 class Run:
@@ -87,13 +101,36 @@ class Run:
             return out
         if out is False or (out is None and not whole):
             return cls()
-        return cls(next_free("runs", name) if out is None or out is True else out)
+        return cls.fresh(name if out is None or out is True else Path(out))
+
+    @classmethod
+    def fresh(cls, out: Path | str) -> Run:
+        """A run that begins anew: in a folder, or, for a name, in the next free one of ``runs``.
+
+        Raises:
+            ValueError: the folder holds training already, which would be lost.
+        """
+        run = cls(claim("runs", out) if isinstance(out, str) else out)
+        run.refuse_taken()
+        run.info = {"format": FORMAT}  # an earlier try that failed leaves nothing behind
+        return run
 
     def __truediv__(self, name: str) -> Run:
         """A run inside this one, such as a baseline: ``run / "baseline"``."""
         if self.folder is None:
             return Run()
-        return Run(self.folder / name, resume=self.resume)
+        inner = Run(self.folder / name, resume=self.resume)
+        if not self.resume:
+            inner.info = {"format": FORMAT}
+        return inner
+
+    def refuse_taken(self) -> None:
+        """Raise ValueError if beginning anew would write over what was learnt before."""
+        if self.folder is not None and not self.resume and learnt(self.folder):
+            raise ValueError(
+                f"run: {self.folder} holds a run already: give another out, "
+                f"or go on with it: deepweave resume {self.folder}"
+            )
 
     @property
     def seed(self) -> int:
@@ -123,14 +160,15 @@ class Run:
         """Make the folder, or refuse it before any work is lost."""
         if self.folder is None:
             return
-        if (self.folder / "checkpoint").exists() and not self.resume:
-            raise ValueError(
-                f"fit: {self.folder} holds a run already: give another out=, "
-                f"or go on with it: deepweave resume {self.folder}"
-            )
+        if (self.folder / CHECKPOINT).exists():
+            self.refuse_taken()
+        if self.folder.is_file():
+            raise ValueError(f"run: out must be a folder, {self.folder} is a file")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / ".writable", "").unlink()
+            _write(self.folder / ".writable", b"").unlink()
+            for stale in self.folder.glob(".*.part"):
+                stale.unlink(missing_ok=True)  # left by a kill in the midst of writing
         except OSError as error:
             raise OSError(
                 error.errno, f"run: cannot write to {self.folder}: {error.strerror}"
@@ -206,8 +244,9 @@ class Run:
         lines = [f"Run({self.info.get('recipe') or self.info.get('objective', '')}"]
         lines[0] += f", {self.info.get('steps', 0)} steps, {self.info.get('status', 'new')})"
         for name, score in self.scores.items():
-            low, high = score.get("low"), score.get("high")
-            lines.append(f"  {name} {score['value']:.4f} [{low:.4f}, {high:.4f}]")
+            bounds = [score.get(end) for end in ("low", "high")]
+            told = "" if None in bounds else " [{:.4f}, {:.4f}]".format(*bounds)
+            lines.append(f"  {name} {score['value']:.4f}{told}")
         if self.folder is not None:
             lines.append(f"  in {self.folder}")
         return "\n".join(lines)
@@ -218,12 +257,34 @@ def _outcome() -> Any:
     return importlib.import_module("deepweave.outcome")
 
 
-def next_free(parent: str | os.PathLike[str], name: str) -> Path:
-    """``parent/name-1``, or the first number that is not taken."""
+def claim(parent: str | os.PathLike[str], name: str) -> Path:
+    """Make ``parent/name-1``, or the first number that is not taken, also by a run beside this.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
     number = 1
-    while (Path(parent) / f"{name}-{number}").exists():
-        number += 1
-    return Path(parent) / f"{name}-{number}"
+    while True:
+        folder = Path(parent) / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not Path(parent).is_dir():
+                raise OSError(17, f"run: {parent} is a file: no folder can be made in it") from None
+            number += 1
+        except OSError as error:
+            raise OSError(error.errno, f"run: cannot make {folder}: {error.strerror}") from None
+        else:
+            return folder
+
+
+def learnt(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds something that training made: a checkpoint, its own or one inside."""
+    folder = Path(folder)
+    if (folder / CHECKPOINT).exists():
+        return True
+    inside = (path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{CHECKPOINT}"))
+    return (folder / "run.json").exists() and next(inside, None) is not None
 
 
 def read_info(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def test_accumulation_equals_the_large_batch(batch):
     small, large = net().double(), net().double()
     step = dw.Descent(dw.Classify(small), "SGD", lr=0.1, accumulate=4)
     whole = dw.Descent(dw.Classify(large), "SGD", lr=0.1)
+    before = weights(small)
     for part in zip(x.split(8), y.split(8)):
         before = weights(small)
         step(part)
@@ -76,7 +77,9 @@ def test_fused_adam_is_fed_contiguous_slopes():
     step = dw.Population(many, shared=True, lr=1e-2)
     seen: list[bool] = []
     step.optimizer.register_step_pre_hook(
-        lambda o, *_: seen.extend(w.grad.is_contiguous() for g in o.param_groups for w in g["params"])
+        lambda o, *_: seen.extend(
+            w.grad.is_contiguous() for g in o.param_groups for w in g["params"]
+        )
     )
     step((torch.randn(5, 6), torch.randint(0, 3, (5,))))
     assert seen
@@ -86,7 +89,7 @@ def test_fused_adam_is_fed_contiguous_slopes():
 
 def test_at_is_pure_and_differentiable(batch):
     objective = dw.Classify(dw.nn.mlp((6, 3), hidden=(4,), norm="batch"))
-    weights_ = dict(objective.named_parameters())
+    weights_: dict[str, torch.Tensor] = dict(objective.named_parameters())
     buffers = dict(objective.named_buffers())
     kept = {k: v.clone() for k, v in {**weights_, **buffers}.items()}
     grad = torch.func.grad(objective.at, has_aux=True)

@@ -33,7 +33,9 @@ def test_members_learn_what_loops_learn(norm):
     for i, step in enumerate(alone):
         for name, value in step.objective.state_dict().items():
             torch.testing.assert_close(many.weights()[name][i], value, rtol=0, atol=1e-10)
-        assert torch.equal(many.member(i).state_dict()["model.0.weight"], many.weights()["model.0.weight"][i])
+        assert torch.equal(
+            many.member(i).state_dict()["model.0.weight"], many.weights()["model.0.weight"][i]
+        )
 
 
 def test_own_batches():
@@ -99,7 +101,7 @@ def test_clip_is_per_member():
     def scaled(i: int) -> dw.Classify:
         model = net(i)
         with torch.no_grad():
-            model[4].weight.mul_(scales[i])
+            dict(model.named_parameters())["4.weight"].mul_(scales[i])
         return dw.Classify(model)
 
     many = dw.Population([scaled(i) for i in range(3)], optimizer="SGD", shared=True, lr=0.1)

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from deepweave.run import derive
 from deepweave.data import Batches, Split
 from deepweave.data.split import divide
+from deepweave.run import derive
 
 
 def made(count: int = 50, weight: bool = False) -> Split:

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from deepweave import metrics
-from deepweave.metrics import ranking
+from deepweave.metrics import sorting
 from deepweave.metrics.rates import F1, averaged, balanced, cohen, f_rate, matthews
 
 SETS = 400
@@ -150,13 +150,13 @@ def test_influence_is_the_derivative_by_the_weight(kind):
     s = (s[0] * 2).round() / 2
     metric = metrics.auc if kind == "auc" else metrics.average_precision
     w = torch.rand(32, generator=torch.Generator().manual_seed(1)).double() + 0.5
-    g = ranking.order(s, y, w, members=True)
+    g = sorting.order(s, y, w, members=True)
     if kind == "auc":
-        up, down = ranking.placements(g)
-        a = ranking.area(g)
+        up, down = sorting.placements(g)
+        a = sorting.area(g)
         up, down = (up - a) / g.positive.sum(), (down - a) / g.negative.sum()
     else:
-        up, down = ranking.average_pull(g)
+        up, down = sorting.average_pull(g)
     assert g.member is not None
     each = np.where(y.numpy() == 1, up[g.member], down[g.member])
     for i in range(32):

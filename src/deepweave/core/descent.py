@@ -35,15 +35,16 @@ def make_optimizer(
             known = ", ".join(sorted(set(names.values()) - {"Optimizer"}))
             raise ValueError(f"optimizer: expected one of {known}, got {optimizer!r}")
         optimizer = getattr(torch.optim, names[optimizer.lower()])
-    takes = inspect.signature(optimizer).parameters
+    make: Any = optimizer
+    takes = inspect.signature(make).parameters
     unknown = [n for n in options if n not in takes]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        name = getattr(optimizer, "__name__", repr(optimizer))
+        name = getattr(make, "__name__", repr(make))
         raise ValueError(f"{name}: takes {', '.join(list(takes)[1:])}, got {', '.join(unknown)}")
     plain = all(w.is_floating_point() and w.device.type in ("cpu", "cuda") for w in weights)
     if "fused" in takes and "fused" not in options and plain:
         options["fused"] = True
-    return optimizer(list(weights), **options)
+    return make(list(weights), **options)
 
 
 class Descent(Step):
@@ -95,9 +96,9 @@ class Descent(Step):
         scaled.backward(inputs=self._inputs)
         self._waiting += 1
         if self._waiting == self.accumulate:
+            self._waiting = 0
             self.optimizer.step()
             self.optimizer.zero_grad()
-            self._waiting = 0
         return {"loss": loss.detach(), **logs}
 
     def state(self) -> dict[str, Any]:
@@ -109,5 +110,3 @@ class Descent(Step):
         self._waiting = state["waiting"]
         for name, weight in self.objective.named_parameters():
             weight.grad = state["slopes"].get(name)
-
-

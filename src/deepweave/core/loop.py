@@ -28,6 +28,9 @@ class Hook:
     def after_step(self, loop: Loop, logs: Logs) -> None: ...
     def after_epoch(self, loop: Loop) -> None: ...
     def end(self, loop: Loop) -> None: ...
+    def close(self, loop: Loop) -> None:
+        """After the end, and after an error: let go of what was held."""
+
     def state(self) -> dict[str, Any]:
         return {}
 
@@ -290,6 +293,11 @@ def _loop(loop: Loop, limit: int | None) -> None:
         for hook in hooks:
             hook.end(loop)
     except BaseException as error:
+        for optimizer in step.optimizers:
+            optimizer.zero_grad()  # half a step must not leak into the next run
         run.failed(loop, error)
         raise
+    finally:
+        for hook in hooks:
+            hook.close(loop)
     run.finished(loop)

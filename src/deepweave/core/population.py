@@ -86,7 +86,8 @@ class Population(Step):
         value = torch.as_tensor(value, dtype=torch.float64)
         if value.shape != (self.members,):
             raise ValueError(
-                f"Population: {name} must be one number or ({self.members},), got {tuple(value.shape)}"
+                f"Population: {name} must be one number or ({self.members},), "
+                f"got {tuple(value.shape)}"
             )
         return value
 
@@ -140,7 +141,9 @@ class Population(Step):
         """Every member's predictions of the same inputs: (n, B, ...)."""
 
         def one(weights: Weights, buffers: Weights) -> Tensor:
-            return functional_call(_Predict(self.objective), (_under(weights), _under(buffers)), (x,))
+            return functional_call(
+                _Predict(self.objective), (_under(weights), _under(buffers)), (x,)
+            )
 
         with torch.no_grad():
             return vmap(one, randomness="different")(self.stacked, self.buffers)

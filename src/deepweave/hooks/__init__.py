@@ -47,7 +47,11 @@ __all__ = [
     "standard",
 ]
 
-_LATE = (Validate, Average, Plateau, Diagnose, Log, TensorBoard, MLflow, Progress, Checkpoint)
+# Average before Validate, which validates it and ends with its best; Diagnose before Clip, so that
+# it sees the gradients as they are.
+_LATE = (
+    *(Average, Validate, Plateau, Diagnose, Clip, Log, TensorBoard, MLflow, Progress, Checkpoint),
+)
 
 
 def _ordered(hooks: Sequence[Hook]) -> list[Hook]:

@@ -43,7 +43,9 @@ class Average(Hook):
         else:
             share = 1 - min(self.decay, (1 + self.taken) / (10 + self.taken))
         floats = [name for name, value in now.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.mean[n] for n in floats], [now[n].detach() for n in floats], share)
+        torch._foreach_lerp_(
+            [self.mean[n] for n in floats], [now[n].detach() for n in floats], share
+        )
         for name, value in now.items():
             if not value.is_floating_point():
                 self.mean[name].copy_(value)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepweave.core import Batch, Hook, Logs, Loop, Step
+from deepweave.core import Batch, Hook, Loop, Step
 
 
 def slopes(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -21,7 +21,7 @@ def norms(grads: list[Tensor], members: int | None) -> Tensor:
     """The Euclidean norm of all gradients together: (), or (n,) for n members."""
     if members is None:
         return torch.stack(torch._foreach_norm(grads)).norm()
-    return torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+    return torch.stack([g.reshape(members, -1).norm(dim=1) for g in grads]).norm(dim=0)
 
 
 class Clip(Hook):
@@ -50,7 +50,7 @@ class Clip(Hook):
                 torch._foreach_clamp_min_(grads, -self.value)
                 torch._foreach_clamp_max_(grads, self.value)
                 return
-            scale = (self.norm / (norms(grads, members) + 1e-6)).clamp(max=1.0)
+            scale = (float(self.norm or 0) / (norms(grads, members) + 1e-6)).clamp(max=1.0)
             if members is None:
                 torch._foreach_mul_(grads, scale)
             else:
@@ -59,7 +59,7 @@ class Clip(Hook):
 
         self._handles = [one.register_step_pre_hook(clip) for one in loop.step.optimizers]
 
-    def end(self, loop: Loop) -> None:
+    def close(self, loop: Loop) -> None:
         for handle in self._handles:
             handle.remove()
 
@@ -100,7 +100,7 @@ class Guard(Hook):
 
         self._handles = [one.register_step_pre_hook(check) for one in loop.step.optimizers]
 
-    def end(self, loop: Loop) -> None:
+    def close(self, loop: Loop) -> None:
         for handle in self._handles:
             handle.remove()
 
@@ -124,8 +124,8 @@ def explain(loop: Loop, optimizer: torch.optim.Optimizer) -> str:
         if weight.grad is not None and not weight.grad.isfinite().all():
             name = named.get(id(weight), "a weight")
             if step.members is not None:
-                rows = (~weight.grad.flatten(1).isfinite()).any(1).nonzero().flatten().tolist()
-                name += f" (members {rows[:5]})"
+                bad = ~weight.grad.reshape(step.members, -1).isfinite()
+                name += f" (members {bad.any(1).nonzero().flatten().tolist()[:5]})"
             return f"{start}the gradient of {name} is not finite: take Clip(norm=1.0){ending}"
     return f"{start}the gradients overflow: take a lower learning rate{ending}"
 
@@ -134,7 +134,8 @@ def _flaw(batch: Batch, name: str = "inputs") -> str | None:
     if isinstance(batch, Tensor):
         if batch.is_floating_point() and not batch.isfinite().all():
             count = int((~batch.isfinite()).sum())
-            return f"{count} numbers in its {name} that are not finite"
+            numbers = "1 number" if count == 1 else f"{count} numbers"
+            return f"{numbers} in its {name} not finite"
         return None
     if isinstance(batch, tuple | list):
         names = [name, "targets", "weights"] if name == "inputs" else [name] * len(batch)
@@ -183,6 +184,7 @@ class Diagnose(Hook):
         self.sums: dict[str, Tensor] = {}
         self.first: dict[str, Tensor] = {}
         self.taken = 0
+        self.rows: list[dict[str, Any]] = []  # kept for a resume after the last step
         self._handles: list[Any] = []
 
     def begin(self, loop: Loop) -> None:
@@ -201,13 +203,16 @@ class Diagnose(Hook):
 
         self._handles = [one.register_step_pre_hook(watch) for one in loop.step.optimizers]
 
-    def end(self, loop: Loop) -> None:
+    def close(self, loop: Loop) -> None:
         for handle in self._handles:
             handle.remove()
+
+    def end(self, loop: Loop) -> None:
         if loop.step.members is None and self.sums and loop.current is not None:
-            rows = self._rows(loop)
-            loop.run.info["diagnostics"] = rows
-            loop.run.info["advice"] = advise(rows)
+            self.rows = self._rows(loop)
+        if self.rows:
+            loop.run.info["diagnostics"] = self.rows
+            loop.run.info["advice"] = advise(self.rows)
 
     def _rows(self, loop: Loop) -> list[dict[str, Any]]:
         activity = _activations(loop.step, loop.current)
@@ -227,10 +232,11 @@ class Diagnose(Hook):
         return rows
 
     def state(self) -> dict[str, Any]:
-        return {"sums": self.sums, "first": self.first, "taken": self.taken}
+        return {name: getattr(self, name) for name in ("sums", "first", "taken", "rows")}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.sums, self.first, self.taken = state["sums"], state["first"], state["taken"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def _activations(step: Step, batch: Batch) -> dict[str, dict[str, float]]:

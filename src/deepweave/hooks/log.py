@@ -7,10 +7,9 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from deepweave.core import Hook, Logs, Loop
-from deepweave.run import write_whole
+from deepweave.run import unwritten, write_whole
 
 
 class Log(Hook):
@@ -34,8 +33,6 @@ class Log(Hook):
     def begin(self, loop: Loop) -> None:
         self._loop = loop
         loop.run.history = []
-        if loop.run.folder is not None and not loop.run.resume:
-            (loop.run.folder / "log.jsonl").unlink(missing_ok=True)
         if self.every is None:
             self.every = min(200, max(10, (loop.steps or 2000) // 200))
 
@@ -62,8 +59,13 @@ class Log(Hook):
         history, folder = loop.run.history, loop.run.folder
         if folder is not None and self._written < len(history):
             lines = "".join(json.dumps(line) + "\n" for line in history[self._written :])
-            with open(folder / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(lines)
+            path = folder / "log.jsonl"
+            try:
+                # The first lines begin the file: none is left of a try without a checkpoint.
+                with open(path, "a" if self._written else "w", encoding="utf-8") as file:
+                    file.write(lines)
+            except OSError as error:
+                raise unwritten(path, error) from None
             self._written = len(history)
         self._due = time.perf_counter() + 1.0
 

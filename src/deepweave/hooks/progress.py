@@ -20,12 +20,10 @@ class Progress(Hook):
         self.seconds = seconds
         self._live: Any = None
         self._next = 0.0
-        self._start = 0
 
     def begin(self, loop: Loop) -> None:
-        self._start = 0
         self._pace = 0.1 if sys.stderr.isatty() else self.seconds
-        self._next = time.perf_counter() + self._pace
+        self._next = 0.0
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
@@ -40,14 +38,19 @@ class Progress(Hook):
         self._next = now + self._pace
         text = line(loop, logs)
         if self._live is not None:
-            self._live.update(text, refresh=True)
+            from rich.text import Text
+
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
         else:
             print(text, file=sys.stderr, flush=True)  # noqa: T201
 
-    def end(self, loop: Loop) -> None:
+    def close(self, loop: Loop) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def end(self, loop: Loop) -> None:
+        self.close(loop)
         print(summary(loop), file=sys.stderr, flush=True)  # noqa: T201
 
 

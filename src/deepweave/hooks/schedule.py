@@ -115,6 +115,10 @@ class Plateau(Hook):
     def begin(self, loop: Loop) -> None:
         if loop.find(Validate) is None:
             raise ValueError("Plateau: needs a Validate hook to watch")
+        if loop.find(Schedule) is not None:
+            raise ValueError(
+                "Plateau: a Schedule sets the rates at every step: take one of the two"
+            )
 
     def after_epoch(self, loop: Loop) -> None:
         waited = loop.find(Validate).waited
@@ -193,7 +197,9 @@ def find_lr(
         ValueError: not 0 < low < high, or fewer than 10 steps.
     """
     if not 0 < low < high or steps < 10:
-        raise ValueError(f"find_lr: expected 0 < low < high, steps >= 10, got {low}, {high}, {steps}")
+        raise ValueError(
+            f"find_lr: expected 0 < low < high, steps >= 10, got {low}, {high}, {steps}"
+        )
     source = getattr(source, "train", source)
     sweep = _Sweep(low, high, steps)
     step = Descent(copy.deepcopy(objective), optimizer, lr=low)

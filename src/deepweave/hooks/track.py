@@ -9,13 +9,16 @@ from deepweave.core import Hook, Loop
 
 
 class _Exporter(Hook):
-    """Sends each new line of the history once."""
+    """Sends each new line of the history once, also when a run is gone on with."""
 
     def __init__(self) -> None:
         self._sent = 0
 
-    def begin(self, loop: Loop) -> None:
-        self._sent = len(loop.run.history)
+    def state(self) -> dict[str, Any]:
+        return {"sent": self._sent}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._sent = state["sent"]
 
     def after_epoch(self, loop: Loop) -> None:
         self._send(loop)
@@ -46,7 +49,6 @@ class TensorBoard(_Exporter):
         self._writer: Any = None
 
     def begin(self, loop: Loop) -> None:
-        super().begin(loop)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -74,10 +76,10 @@ class MLflow(_Exporter):
         super().__init__()
         self.address, self.experiment = address, experiment
         self._client: Any = None
-        self._id = ""
+        self._number = self._id = ""
+        self._settings: dict[str, Any] = {}
 
     def begin(self, loop: Loop) -> None:
-        super().begin(loop)
         try:
             from mlflow import MlflowClient
         except ImportError:
@@ -87,16 +89,27 @@ class MLflow(_Exporter):
         self._client = MlflowClient(tracking_uri=self.address)
         found = self._client.get_experiment_by_name(self.experiment)
         number = found.experiment_id if found else self._client.create_experiment(self.experiment)
-        self._id = self._client.create_run(number).info.run_id
+        self._number = number
         info = loop.run.info
-        settings = {**info.get("settings", {}), "seed": loop.seed, "objective": info["objective"]}
-        for name, value in settings.items():
-            self._client.log_param(self._id, name, value)
+        own = {"seed": loop.seed, "objective": info["objective"]}
+        self._settings = {**info.get("settings", {}), **own}
 
     def send(self, step: int, scalars: dict[str, float]) -> None:
+        if not self._id:  # only now is it known whether a checkpoint holds the run to go on with
+            self._id = self._client.create_run(self._number).info.run_id
+            for name, value in self._settings.items():
+                self._client.log_param(self._id, name, value)
         for name, value in scalars.items():
             self._client.log_metric(self._id, name, value, step=step)
 
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "id": self._id}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._id = state["id"]
+
     def end(self, loop: Loop) -> None:
         self._send(loop)
-        self._client.set_terminated(self._id)
+        if self._id:
+            self._client.set_terminated(self._id)

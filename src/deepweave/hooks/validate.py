@@ -1,4 +1,4 @@
-"""Validation while training: the best weights kept, training stopped when they no longer improve."""
+"""Validation while training: the best weights are kept, and training stops in time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Validate(Hook):
         every: validate each so many steps; None: after each epoch.
         monitor: the quantity that decides, ``"loss"`` or a log or score; lower is better unless
             ``maximise``.
-        scores: ``f(prediction, target) -> {name: number}`` over the whole source, also logged.
+        scores: ``f(prediction, target) -> {name: number}`` over the whole source, also logged; in
+            a Population for each member.
         restore: end with the best weights.
     """
 
@@ -43,7 +44,7 @@ class Validate(Hook):
         if patience is not None and patience < 1:
             raise ValueError(f"Validate: patience must be at least 1, got {patience}")
         batches = getattr(source, "batches", None)
-        self.source = batches(1024, shuffle=False) if callable(batches) else source
+        self.source: Any = batches(1024, shuffle=False) if callable(batches) else source
         self.patience, self.every, self.monitor = patience, every, monitor
         self.sign = -1.0 if maximise else 1.0
         self.scores, self.restoring = scores, restore
@@ -91,8 +92,14 @@ class Validate(Hook):
             raise ValueError("Validate: the source gave no batches")
         found = {name: value / total for name, value in sums.items()}
         if self.scores is not None:
-            scores = self.scores(torch.cat(outputs), torch.cat(targets))
-            found |= {name: torch.as_tensor(float(value)) for name, value in scores.items()}
+            target = torch.cat(targets)
+            if step.members is None:
+                many = [self.scores(torch.cat(outputs), target)]
+            else:
+                many = [self.scores(one, target) for one in torch.cat(outputs, 1)]
+            for name in many[0]:
+                values = torch.tensor([float(scores[name]) for scores in many])
+                found[name] = values[0] if step.members is None else values
         return found
 
     def _validate(self, loop: Loop) -> None:
@@ -110,7 +117,9 @@ class Validate(Hook):
 
     def _compare(self, loop: Loop, found: dict[str, Tensor]) -> None:
         if self.monitor not in found:
-            raise ValueError(f"Validate: monitor must be one of {sorted(found)}, got {self.monitor!r}")
+            raise ValueError(
+                f"Validate: monitor must be one of {sorted(found)}, got {self.monitor!r}"
+            )
         value = found[self.monitor].detach() * self.sign
         if self.best is None:
             self.best = torch.full_like(value, torch.inf)
@@ -126,8 +135,11 @@ class Validate(Hook):
                 for name, part in now.items():
                     mask = better.view(-1, *[1] * (part.dim() - 1))
                     self.best_weights[name] = torch.where(mask, part, self.best_weights[name])
-            scores = {f"validation/{k}": v.min().item() for k, v in found.items()}
-            self.best_note = {"step": loop.count, "epoch": loop.epoch, "scores": scores}
+            lead = int(self.best.argmin())
+            if bool(better.reshape(-1)[lead]):
+                parts = {k: float(v.reshape(-1)[lead if v.dim() else 0]) for k, v in found.items()}
+                scores = {f"validation/{k}": v for k, v in parts.items()}
+                self.best_note = {"step": loop.count, "epoch": loop.epoch, "scores": scores}
         if self.patience is not None and bool((self.waited >= self.patience).all()):
             loop.stop = f"no better validation {self.monitor} for {self.patience} validations"
 

@@ -8,122 +8,61 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepweave.metrics.agreement import (
         balanced_accuracy as balanced_accuracy,
-    )
-    from deepweave.metrics.agreement import (
         hamming as hamming,
-    )
-    from deepweave.metrics.agreement import (
         kappa as kappa,
-    )
-    from deepweave.metrics.agreement import (
         mcc as mcc,
     )
     from deepweave.metrics.breakdown import (
         confusion_matrix as confusion_matrix,
-    )
-    from deepweave.metrics.breakdown import (
         per_class as per_class,
     )
     from deepweave.metrics.calibration import (
         Likelihood as Likelihood,
-    )
-    from deepweave.metrics.calibration import (
         Reliability as Reliability,
-    )
-    from deepweave.metrics.calibration import (
         brier as brier,
-    )
-    from deepweave.metrics.calibration import (
         ece as ece,
-    )
-    from deepweave.metrics.calibration import (
         log_loss as log_loss,
-    )
-    from deepweave.metrics.calibration import (
         reliability as reliability,
-    )
-    from deepweave.metrics.calibration import (
         top_k as top_k,
     )
     from deepweave.metrics.classification import (
         accuracy as accuracy,
-    )
-    from deepweave.metrics.classification import (
         f1 as f1,
-    )
-    from deepweave.metrics.classification import (
         fbeta as fbeta,
-    )
-    from deepweave.metrics.classification import (
         precision as precision,
-    )
-    from deepweave.metrics.classification import (
         recall as recall,
-    )
-    from deepweave.metrics.classification import (
         specificity as specificity,
     )
-    from deepweave.metrics.comparison import difference as difference
-    from deepweave.metrics.comparison import mcnemar as mcnemar
+    from deepweave.metrics.comparison import difference as difference, mcnemar as mcnemar
     from deepweave.metrics.confusion import Confusion as Confusion
     from deepweave.metrics.curves import (
         Curve as Curve,
-    )
-    from deepweave.metrics.curves import (
-        Ranking as Ranking,
-    )
-    from deepweave.metrics.curves import (
         auc as auc,
-    )
-    from deepweave.metrics.curves import (
         average_precision as average_precision,
-    )
-    from deepweave.metrics.curves import (
         precision_recall as precision_recall,
-    )
-    from deepweave.metrics.curves import (
         roc as roc,
     )
     from deepweave.metrics.evaluation import (
         baseline as baseline,
-    )
-    from deepweave.metrics.evaluation import (
         constant as constant,
-    )
-    from deepweave.metrics.evaluation import (
         evaluate as evaluate,
     )
-    from deepweave.metrics.overlap import dice as dice
-    from deepweave.metrics.overlap import jaccard as jaccard
+    from deepweave.metrics.overlap import dice as dice, jaccard as jaccard
+    from deepweave.metrics.ranking import Ranking as Ranking
     from deepweave.metrics.regression import (
         Errors as Errors,
-    )
-    from deepweave.metrics.regression import (
         mae as mae,
-    )
-    from deepweave.metrics.regression import (
         mape as mape,
-    )
-    from deepweave.metrics.regression import (
         mse as mse,
-    )
-    from deepweave.metrics.regression import (
         r2 as r2,
-    )
-    from deepweave.metrics.regression import (
         rmse as rmse,
     )
-    from deepweave.metrics.score import Difference as Difference
-    from deepweave.metrics.score import Score as Score
+    from deepweave.metrics.score import Difference as Difference, Score as Score
     from deepweave.metrics.stream import Stream as Stream
     from deepweave.metrics.tally import Tally as Tally
     from deepweave.metrics.uncertainty import (
         bootstrap as bootstrap,
-    )
-    from deepweave.metrics.uncertainty import (
         clopper_pearson as clopper_pearson,
-    )
-    from deepweave.metrics.uncertainty import (
         wilson as wilson,
     )
 
@@ -133,7 +72,7 @@ _HOMES = {  # public name -> the module that holds it
     "Difference": "score",
     "Errors": "regression",
     "Likelihood": "calibration",
-    "Ranking": "curves",
+    "Ranking": "ranking",
     "Reliability": "calibration",
     "Score": "score",
     "Stream": "stream",

@@ -9,9 +9,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from deepweave.metrics import agreement, calibration, classification, curves, inputs, overlap
-from deepweave.metrics import rates as table
-from deepweave.metrics import regression as errors
+from deepweave.metrics import (
+    agreement,
+    calibration,
+    classification,
+    curves,
+    inputs,
+    overlap,
+    rates as table,
+    regression as errors,
+)
+from deepweave.metrics.ranking import Kind
 from deepweave.metrics.score import Difference, Score
 from deepweave.metrics.uncertainty import quantile
 
@@ -60,7 +68,7 @@ def _kappa(tally: Any, power: int = 0) -> Any:
 
 def _ranking(
     name: str,
-    kind: curves.Kind,
+    kind: Kind,
     p: Any,
     t: Any,
     weight: Any,

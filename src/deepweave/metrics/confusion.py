@@ -62,12 +62,14 @@ class Confusion(Sums):
         self.plain = labels is None and not images
         if self.plain:
             Tally.__init__(self, name)
+            self._ones = torch.ones(0, dtype=torch.float64)  # one per sample of a batch, kept
             cells = classes * classes + 2  # one more at each end takes what is out of range
             self.sums["cells"] = torch.zeros(cells, dtype=torch.float64)
             self.sums["excess"] = torch.zeros(cells, dtype=torch.float64)  # sum w^2 - sum w
         else:
             # With labels: 2 x 2 counts of each, and whether the whole sample is right.
             super().__init__(name, classes**2 if labels is None else 4 * labels + 1)
+        self.sums["poison"] = torch.zeros((), dtype=torch.float64)  # NaN once a score was
 
     def settings(self) -> tuple[Any, ...]:
         return (*super().settings(), self.classes, self.labels, self.images, self.threshold)
@@ -95,8 +97,10 @@ class Confusion(Sums):
         """Hard labels int64 like the target: argmax, or above the threshold; ties to the first."""
         flaws = self.sums["flaws"]
         if p.is_floating_point():
-            # One sum finds NaN and infinities among all scores, and reads nothing back.
-            flaws[2] += p.sum(dtype=torch.float64) * 0.0
+            # One sum finds NaN and infinities among all scores and reads nothing back
+            # (halves are summed in float64, where they cannot overflow).
+            whole = p.sum(dtype=torch.float64) if p.itemsize < 4 else p.sum()
+            self.sums["poison"].add_(whole, alpha=0)
             if p.ndim > t.ndim:
                 return p.argmax(-1)
             flaws[1] += ((p < 0) | (p > 1)).sum()
@@ -113,7 +117,9 @@ class Confusion(Sums):
         self._reach(p)
         place, cells = self.place(p, t), self.sums["cells"]
         if weight is None:
-            cells.index_add_(0, place, torch.ones(len(p), dtype=torch.float64, device=p.device))
+            if len(self._ones) != len(p) or self._ones.device != p.device:
+                self._ones = torch.ones(len(p), dtype=torch.float64, device=p.device)
+            cells.index_add_(0, place, self._ones)
         else:
             w = inputs.weights(self.name, weight, p)
             self.sums["flaws"][3] += (~((w >= 0) & w.isfinite())).sum()
@@ -150,6 +156,7 @@ class Confusion(Sums):
         return phi.scatter_add_(1, place, one)
 
     def sound(self, name: str | None = None) -> None:
+        self.sums["flaws"][2] = self.sums["poison"]
         if self.plain:
             cells = self.sums["cells"]
             outside = cells[0] + cells[-1] + (cells[0] + cells[-1]).isnan()

@@ -1,244 +1,220 @@
-"""Scores put in order once: counts per distinct score, from which every curve and area follows."""
+"""Scores kept as they come, for the metrics that need their order."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from deepweave.metrics import inputs, sorting
 from deepweave.metrics.score import Score
-from deepweave.metrics.uncertainty import newcombe, on_logit, wilson
+from deepweave.metrics.tally import Tally
+from deepweave.metrics.uncertainty import on_logit
 
-Floats = NDArray[np.float64]
+Kind = Literal["auc", "ap"]
 
 
-class Groups(NamedTuple):
-    """Weights of the positives and negatives at each distinct score, scores ascending.
+class Ranking(Tally):
+    """Scores kept as they come, for the metrics that need their order: AUC, AP, the curves.
 
-    ``square_*`` sum the squared weights; ``member`` is the group of each sample, if asked for.
+    Exact; memory is that of the scores. (N,) scores for two classes, (N, K) for K, (N, L) for L
+    labels; any real numbers, as only their order counts.
+
+    Raises:
+        ValueError: shapes that do not fit; at the result: labels out of range, NaN, negative
+            weights, no samples.
+
+    >>> tally = Ranking()
+    >>> _ = tally.update(torch.tensor([0.1, 0.4]), torch.tensor([0, 0]))
+    >>> _ = tally.update(torch.tensor([0.35, 0.8]), torch.tensor([1, 1]))
+    >>> tally.auc(confidence=None)
+    Score(0.75, '')
     """
 
-    score: Floats
-    positive: Floats
-    negative: Floats
-    square_positive: Floats
-    square_negative: Floats
-    member: NDArray[np.int64] | None = None
+    FLAWS = ()
 
+    def __init__(self, outputs: int = 1, *, labels: bool = False, name: str = "Ranking") -> None:
+        super().__init__(name)
+        self.outputs, self.labels = outputs, labels
+        self.kept = {"score": [], "target": [], "weight": []}
+        self._done: tuple[Tensor, Tensor, Tensor | None] | None = None
 
-def _bits(score: NDArray) -> NDArray:
-    """Unsigned integers that order as the floats do (-0.0 is 0.0; NaN was refused before)."""
-    word = np.uint32 if score.dtype == np.float32 else np.uint64
-    bits = (score + score.dtype.type(0)).view(word)
-    top = word(1 << (31 if word is np.uint32 else 63))
-    return np.where(bits & top, ~bits, bits | top)
+    def settings(self) -> tuple[Any, ...]:
+        return (*super().settings(), self.outputs, self.labels)
 
+    def update(self, prediction: Any, target: Any, weight: Any = None) -> Self:
+        p, t = inputs.pair(self.name, prediction, target)
+        self._reach(p)
+        if not p.is_floating_point():
+            p = p.double()
+        wide = self.outputs > 1
+        if self.labels and not wide:
+            p, t = p.reshape(len(p)), t.reshape(len(t))
+        shape = (len(p), self.outputs) if wide else (len(p),)
+        inputs.shaped(self.name, "prediction", p, "N, K" if wide else "N,", shape)
+        row = wide and self.labels
+        inputs.shaped(self.name, "target", t, "N, L" if row else "N,", shape if row else shape[:1])
+        w = None if weight is None else inputs.weights(self.name, weight, p)
+        for key, x in (("score", p), ("target", t)):
+            self.kept[key].append(x.clone() if x is prediction or x is target else x)
+        # An empty tensor marks a batch without weights.
+        self.kept["weight"].append(p.new_zeros(0, dtype=torch.float64) if w is None else w)
+        self.size += len(p)
+        self._done = None
+        return self
 
-def _floats(bits: NDArray) -> NDArray:
-    """The floats of ``_bits``."""
-    word, kind = (np.uint32, np.float32) if bits.dtype == np.uint32 else (np.uint64, np.float64)
-    top = word(1 << (31 if word is np.uint32 else 63))
-    return np.where(bits & top, bits ^ top, ~bits).astype(word).view(kind)
+    def whole(self, name: str | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All scores, labels and weights, checked once."""
+        name = name or self.name
+        if self._done is not None and len(self._done[0]) == self.size:
+            return self._done
+        self.sound(name)
+        score, t = torch.cat(self.kept["score"]), torch.cat(self.kept["target"])
+        w = torch.cat(self.kept["weight"])
+        if len(w) not in (0, len(score)):
+            raise ValueError(f"{name}: weights came with some batches and not with others")
+        true, broken = inputs.labels(t)
+        top = self.outputs - 1 if self.outputs > 1 and not self.labels else 1
+        low, high = (int(x) for x in torch.aminmax(true))
+        if low < 0 or high > top or (broken is not None and bool(broken.any())):
+            raise ValueError(
+                f"{name}: targets must be whole numbers from 0 to {top}, got {low} to {high}"
+            )
+        if bool(score.sum(dtype=torch.float64).isnan()) and bool(score.isnan().any()):
+            raise ValueError(f"{name}: predictions hold NaN")
+        weight = w if len(w) else None
+        if weight is not None:
+            if not bool(((weight >= 0) & weight.isfinite()).all()):
+                raise ValueError(f"{name}: weights are negative or not finite")
+            if not float(weight.sum()) > 0:
+                raise ValueError(f"{name}: the weights sum to 0")
+        self._done = (score.cpu(), true.cpu(), None if weight is None else weight.cpu())
+        return self._done
 
+    def clone(self) -> Self:
+        twin = super().clone()
+        twin._done = None
+        return twin
 
-def order(score: Tensor, label: Tensor, weight: Tensor | None, *, members: bool = False) -> Groups:
-    """Sort scores (N,) with labels {0, 1} and sum up each distinct score.
+    def parts(self, name: str, versus: str) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+        """Each two-class question: samples, scores, labels, and its share (support or pairs)."""
+        score, t, w = self.whole(name)
+        one = torch.ones(len(score), dtype=torch.float64) if w is None else w
+        everyone = torch.arange(len(score))
+        if self.outputs == 1:
+            yield everyone, score, t, 1.0
+        elif self.labels or versus == "rest":
+            for k in range(self.outputs):
+                yes = t[:, k] if self.labels else (t == k).long()
+                yield everyone, score[:, k], yes, float(one[yes.bool()].sum())
+        else:
+            for a in range(self.outputs):
+                for b in range(a + 1, self.outputs):
+                    both = torch.nonzero((t == a) | (t == b))[:, 0]
+                    share = float(one[both].sum())
+                    for k in (a, b):
+                        yield both, score[both, k], (t[both] == k).long(), share
 
-    One sort of whole words, which numpy does with SIMD and three to five times faster than
-    ``argsort``: without weights the label rides in the lowest bit (a float that is not negative
-    leaves its sign bit free), with weights a float32 shares a 64-bit word with its index.
-    """
-    s = score.detach().cpu()
-    wide = s.dtype not in (torch.float32, torch.float16, torch.bfloat16)
-    values = (s.double() if wide else s.float()).contiguous().numpy()
-    truth = label.detach().cpu().numpy()
-    n = len(values)
-    if weight is None and not members:
-        if n == 0 or values.min() >= 0:
-            word = np.uint64 if wide else np.uint32
-            packed = np.left_shift(values.view(word), word(1))  # drops the sign of -0.0 too
-            packed |= truth.astype(word)
-            packed.sort()
-            return _grouped(packed, restore=lambda b: b.view(values.dtype))
-        if not wide:
-            packed = _bits(values).astype(np.uint64)
-            packed <<= np.uint64(1)
-            packed |= truth.astype(np.uint64)
-            packed.sort()
-            return _grouped(packed, restore=lambda b: _floats(b.astype(np.uint32)))
-    if wide:
-        rank = np.argsort(values, kind="stable")
-        ordered = values[rank]
-    else:
-        packed = _bits(values).astype(np.uint64)
-        packed <<= np.uint64(32)
-        packed |= np.arange(n, dtype=np.uint64)
-        packed.sort()
-        rank = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        ordered = values[rank]
-    return _weighed(rank, ordered, truth, weight, members)
+    def pulls(self, kind: Kind, average: str, versus: str, name: str) -> tuple[float, Tensor, int]:
+        """The averaged value, the influence of each sample on it, and how many parts counted."""
+        score, t, w = self.whole(name)
+        n = len(score)
+        if average == "micro" and self.outputs > 1:
+            yes = t if self.labels else torch.nn.functional.one_hot(t, self.outputs)
+            each = None if w is None else w.repeat_interleave(self.outputs)
+            g = sorting.order(score.reshape(-1), yes.reshape(-1), each, members=True)
+            value, pull = sorting.pull(g, yes.reshape(-1), each, kind)
+            return value, torch.from_numpy(pull).view(n, -1).sum(1), 1
+        values, shares, every = [], [], []
+        for rows, s, yes, share in self.parts(name, versus):
+            part = None if w is None else w[rows]
+            g = sorting.order(s, yes, part, members=True)
+            m, rest = float(g.positive.sum()), float(g.negative.sum())
+            if kind == "auc" and (m == 0 or rest == 0):
+                continue  # a class that is absent, or alone, has no AUC
+            values.append(sorting.area(g) if kind == "auc" else sorting.average(g))
+            shares.append(share if average == "weighted" else 1.0)
+            pull = np.zeros(len(s)) if m == 0 else sorting.pull(g, yes, part, kind)[1]
+            every.append((rows, torch.from_numpy(pull)))
+        if not values or sum(shares) == 0:
+            return math.nan if kind == "auc" else 0.0, torch.zeros(n, dtype=torch.float64), 0
+        total, whole = sum(shares), torch.zeros(n, dtype=torch.float64)
+        for share, (rows, pull) in zip(shares, every):
+            whole.index_add_(0, rows, pull * (share / total))
+        value = sum(v * s for v, s in zip(values, shares)) / total
+        return value, whole, len(values)
 
+    def _score(
+        self, kind: Kind, average: str | None, versus: str, confidence: float | None, name: str
+    ) -> Score:
+        average = average or "macro"
+        if average not in ("macro", "weighted", "micro"):
+            raise ValueError(
+                f'{name}: average must be "macro", "weighted" or "micro", got {average!r}'
+            )
+        if versus not in ("rest", "one"):
+            raise ValueError(f'{name}: versus must be "rest" or "one", got {versus!r}')
+        if versus == "one" and average == "micro":
+            raise ValueError(f'{name}: "micro" has no meaning one against one')
+        if self.outputs == 1:
+            score, t, w = self.whole(name)
+            if kind == "auc" and w is None and confidence is None:
+                return Score(sorting.quick_area(score, t))
+            g = sorting.order(score, t, w)
+            if confidence is None:
+                return Score(sorting.area(g) if kind == "auc" else sorting.average(g))
+            if kind == "auc":
+                return sorting.delong(g, confidence=confidence)
+            return sorting.average_score(g, confidence=confidence)
+        if confidence is None and average != "micro":
+            return Score(self._value(kind, average, versus, name))
+        value, pull, count = self.pulls(kind, average, versus, name)
+        if confidence is None:
+            return Score(value)
+        variance = float((pull**2).sum())
+        if count == 0 or not 0 < value < 1 or variance <= 1e-18:
+            low = (1 - confidence) ** (1 / max(self.size, 1)) if value == 1 and count else 0.0
+            return Score(value, low, 1.0, "exact" if value == 1 else "undefined")
+        method = "DeLong" if kind == "auc" else "delta"
+        return on_logit(value, variance, method, confidence=confidence)
 
-def _grouped(packed: NDArray, restore) -> Groups:
-    """Counts from sorted words with the label in the lowest bit."""
-    n = len(packed)
-    key = packed >> packed.dtype.type(1)
-    ends = np.flatnonzero(key[1:] != key[:-1])
-    label = (packed & packed.dtype.type(1)).astype(np.uint8)
-    found = np.cumsum(label, dtype=np.int64)
-    if len(ends) == n - 1:  # no ties: each sample is its own group
-        positive = label.astype(np.float64)
-        negative = 1.0 - positive
-        return Groups(restore(key), positive, negative, positive, negative)
-    ends = np.append(ends, n - 1)
-    positive = np.diff(found[ends], prepend=0).astype(np.float64)
-    negative = np.diff(ends, prepend=-1) - positive
-    return Groups(restore(key[ends]), positive, negative, positive, negative)
+    def _value(self, kind: Kind, average: str, versus: str, name: str) -> float:
+        _, _, w = self.whole(name)
+        values, shares = [], []
+        for rows, s, yes, share in self.parts(name, versus):
+            if kind == "auc" and w is None:
+                value = sorting.quick_area(s, yes)
+            else:
+                g = sorting.order(s, yes, None if w is None else w[rows])
+                value = sorting.area(g) if kind == "auc" else sorting.average(g)
+            if not math.isnan(value):
+                values.append(value)
+                shares.append(share if average == "weighted" else 1.0)
+        if not values or sum(shares) == 0:
+            return math.nan if kind == "auc" else 0.0
+        return sum(v * s for v, s in zip(values, shares)) / sum(shares)
 
+    def auc(
+        self,
+        average: str | None = None,
+        *,
+        versus: str = "rest",
+        confidence: float | None = 0.95,
+        name: str | None = None,
+    ) -> Score:
+        """The area under the ROC curve."""
+        return self._score("auc", average, versus, confidence, name or self.name)
 
-def _weighed(
-    rank: NDArray, ordered: NDArray, truth: NDArray, weight: Tensor | None, members: bool
-) -> Groups:
-    n = len(rank)
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    w = np.ones(n) if weight is None else weight.detach().cpu().double().numpy()[rank]
-    hit = truth[rank].astype(bool)
-
-    def total(x: Floats, keep: NDArray) -> Floats:
-        return np.add.reduceat(np.where(keep, x, 0.0), starts)
-
-    member = None
-    if members:
-        member = np.empty(n, dtype=np.int64)
-        member[rank] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, n)))
-    square = w * w
-    return Groups(
-        ordered[starts],
-        total(w, hit),
-        total(w, ~hit),
-        total(square, hit),
-        total(square, ~hit),
-        member,
-    )
-
-
-def area(g: Groups) -> float:
-    """The area under the ROC curve: the share of pairs in order, ties a half; NaN without pairs."""
-    below = np.cumsum(g.negative)
-    m, n = float(g.positive.sum()), float(below[-1])
-    if m == 0 or n == 0:
-        return float("nan")
-    return float(g.positive @ (2 * below - g.negative)) / (2 * m * n)
-
-
-def placements(g: Groups) -> tuple[Floats, Floats]:
-    """At each score: the share of negatives below it, and of positives above it (ties a half)."""
-    below, above = np.cumsum(g.negative), np.cumsum(g.positive)
-    m, n = above[-1], below[-1]
-    return (below - g.negative / 2) / n, (m - above + g.positive / 2) / m
-
-
-def _small(weight: Floats, square: Floats) -> float:
-    """n / (n - 1) at Kish's effective n; infinite for a single sample."""
-    n = float(weight.sum()) ** 2 / float(square.sum())
-    return n / (n - 1) if n > 1 + 1e-9 else float("inf")
-
-
-def delong(g: Groups, *, confidence: float = 0.95) -> Score:
-    """The AUC with DeLong's interval, on the logit scale; Newcombe's where DeLong's variance is 0.
-
-    ``var = S10 / m + S01 / n``, the variances of the placements of the m positives among the
-    negatives and of the n negatives among the positives, both read off the one sort.
-
-    Source: E. R. DeLong and others, Comparing the areas under two or more correlated receiver
-    operating characteristic curves, 1988; X. Sun, W. Xu, Fast implementation of DeLong's
-    algorithm, 2014 (the midranks).
-    """
-    value = area(g)
-    if np.isnan(value):
-        return Score(value, 0.0, 1.0, "undefined")
-    m, n = float(g.positive.sum()), float(g.negative.sum())
-    up, down = placements(g)
-    ten = float(g.square_positive @ (up - value) ** 2) / m**2
-    one = float(g.square_negative @ (down - value) ** 2) / n**2
-    few = _small(g.positive, g.square_positive), _small(g.negative, g.square_negative)
-    if np.isinf(few).any() or not 0 < value < 1 or ten + one <= 0:
-        sizes = m * m / float(g.square_positive.sum()), n * n / float(g.square_negative.sum())
-        return newcombe(value, *sizes, confidence=confidence)
-    return on_logit(value, ten * few[0] + one * few[1], "DeLong", confidence=confidence)
-
-
-def steps(g: Groups) -> tuple[Floats, Floats]:
-    """At and above each score, ascending: weight of the positives, and weight of all."""
-    positive = np.cumsum(g.positive[::-1])[::-1]
-    negative = np.cumsum(g.negative[::-1])[::-1]
-    return positive, positive + negative
-
-
-def average(g: Groups) -> float:
-    """Average precision; 0 without positives."""
-    found, said = steps(g)
-    if found[0] == 0:
-        return 0.0
-    share = np.divide(found, said, out=np.zeros_like(found), where=said > 0)
-    return float(g.positive @ share) / float(found[0])
-
-
-def average_pull(g: Groups) -> tuple[Floats, Floats]:
-    """What a unit of weight of a positive, and of a negative, at each score adds to AP.
-
-    AP = (1 / P) sum over positives of prec(s), prec(s) = TP(s) / T(s). A positive at s adds its
-    own prec(s) - AP, and changes prec at each lower s' by (1 - prec(s')) / T(s'); a negative
-    changes it by -prec(s') / T(s').
-    """
-    found, said = steps(g)
-    total = float(found[0])
-    share = np.divide(found, said, out=np.zeros_like(found), where=said > 0)
-    rate = np.divide(g.positive, said, out=np.zeros_like(found), where=said > 0)
-    gain, loss = np.cumsum(rate), np.cumsum(rate * share)
-    value = float(g.positive @ share) / total
-    return (share - value + gain - loss) / total, -loss / total
-
-
-def average_score(g: Groups, *, confidence: float = 0.95) -> Score:
-    """Average precision with the delta method's interval on the logit scale.
-
-    A perfect order has no variance to see: there it is Wilson's, with the positives as n.
-
-    Source: B. Efron, The jackknife, the bootstrap and other resampling plans, 1982 (the
-    infinitesimal jackknife); K. Boyd and others, Area under the precision-recall curve: point
-    estimates and confidence intervals, 2013 (the logit scale).
-    """
-    value, positives = average(g), float(g.positive.sum())
-    if positives == 0:
-        return Score(value, 0.0, 1.0, "undefined")
-    up, down = average_pull(g)
-    variance = float(g.square_positive @ up**2 + g.square_negative @ down**2)
-    if not 0 < value < 1 or variance <= 1e-18:
-        size = positives**2 / float(g.square_positive.sum())
-        rough = wilson(value * size, size, confidence=confidence)
-        return Score(value, rough.low, max(rough.high, value), "Wilson")
-    return on_logit(value, variance, "delta", confidence=confidence)
-
-
-def pull(g: Groups, label: Tensor, weight: Tensor | None, kind: str) -> tuple[float, Floats]:
-    """The value ("auc" or "ap") and the influence of each sample (N,) of groups with members."""
-    member = g.member
-    if member is None:
-        raise ValueError("pull: order(..., members=True) first")
-    if kind == "auc":
-        value = area(g)
-        up, down = placements(g)
-        m, n = float(g.positive.sum()), float(g.negative.sum())
-        few = _small(g.positive, g.square_positive), _small(g.negative, g.square_negative)
-        root = [x**0.5 if np.isfinite(x) else 1.0 for x in few]
-        up, down = (up - value) / m * root[0], (down - value) / n * root[1]
-    else:
-        value = average(g)
-        up, down = average_pull(g)
-    truth = label.detach().cpu().numpy().astype(bool)
-    each = np.where(truth, up[member], down[member])
-    return value, each if weight is None else each * weight.detach().cpu().double().numpy()
+    def average_precision(
+        self,
+        average: str | None = None,
+        *,
+        confidence: float | None = 0.95,
+        name: str | None = None,
+    ) -> Score:
+        """The area under the precision-recall steps."""
+        return self._score("ap", average, "rest", confidence, name or self.name)

@@ -25,22 +25,26 @@ def _columns(total: Tensor) -> Tensor:
 
 
 def mse_of(total: Tensor) -> Tensor:
+    """The mean squared error, averaged over targets."""
     s = _columns(total)
     return (s[_ERROR2] / s[_ONE]).mean()
 
 
 def rmse_of(total: Tensor) -> Tensor:
+    """The root of each target's mean squared error, averaged over targets."""
     s = _columns(total)
     ratio = s[_ERROR2] / s[_ONE]
     return torch.where(ratio > 0, torch.where(ratio > 0, ratio, 1.0).sqrt(), 0.0).mean()
 
 
 def mae_of(total: Tensor) -> Tensor:
+    """The mean absolute error, averaged over targets."""
     s = _columns(total)
     return (s[_ERROR] / s[_ONE]).mean()
 
 
 def mape_of(total: Tensor) -> Tensor:
+    """The mean of |p - y| / |y|, averaged over targets."""
     s = _columns(total)
     return (s[_RELATIVE] / s[_ONE]).mean()
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 from deepweave.metrics import inputs, rates
 from deepweave.metrics.calibration import Likelihood
 from deepweave.metrics.confusion import Confusion
-from deepweave.metrics.curves import Ranking
+from deepweave.metrics.ranking import Ranking
 from deepweave.metrics.regression import Errors
 from deepweave.metrics.score import Score
 from deepweave.metrics.tally import Tally

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepweave.blueprint import blueprint
@@ -60,9 +59,7 @@ def activation_layer(activation: Activation) -> nn.Module:
         return activation()
     if callable(activation):
         return Lambda(activation)
-    known = {
-        n.lower(): getattr(nn.modules.activation, n) for n in nn.modules.activation.__all__
-    }
+    known = {n.lower(): getattr(nn.modules.activation, n) for n in nn.modules.activation.__all__}
     kind = known.get(activation.lower().replace("_", ""))
     if activation.lower() in ("identity", "linear"):
         return nn.Identity()
@@ -76,7 +73,8 @@ def activation_layer(activation: Activation) -> nn.Module:
 
 def gain_of(activation: Activation) -> float:
     """The factor that keeps the variance through an activation, for the initial weights."""
-    name = activation if isinstance(activation, str) else getattr(activation, "__name__", "")
+    kind = type(activation).__name__
+    name = activation if isinstance(activation, str) else getattr(activation, "__name__", kind)
     table = {"tanh": 5 / 3, "sigmoid": 1.0, "identity": 1.0, "linear": 1.0, "selu": 0.75}
     return table.get(name.lower(), math.sqrt(2))
 
@@ -123,6 +121,7 @@ def shallow(sizes: Any) -> nn.Sequential:
 
     Shapes: x (B, *shape) -> (B, outputs)
 
+    >>> import torch
     >>> shallow((3, 2))(torch.ones(5, 3)).shape
     torch.Size([5, 2])
     """
@@ -176,8 +175,12 @@ def mlp(
         raise ValueError(f"mlp: norm must be None, 'batch' or 'layer', got {norm!r}")
     many = isinstance(activation, list | tuple)
     kinds: list[Any] = list(activation) if many else [activation] * len(hidden)  # pyright: ignore[reportArgumentType]
+    # A module given once for all layers becomes one of its own in each.
+    kinds = [copy.deepcopy(kind) if isinstance(kind, nn.Module) else kind for kind in kinds]
     if len(kinds) != len(hidden):
-        raise ValueError(f"mlp: {len(hidden)} hidden layers need as many activations, got {len(kinds)}")
+        raise ValueError(
+            f"mlp: {len(hidden)} hidden layers need as many activations, got {len(kinds)}"
+        )
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
     width = math.prod(shape)
     for size, kind in zip(hidden, kinds):

@@ -38,7 +38,9 @@ class Supervised(Objective):
     def __init__(self, model: nn.Module):
         super().__init__()
         if not isinstance(model, nn.Module):
-            raise TypeError(f"{type(self).__name__}: model must be a module, got {type(model).__name__}")
+            raise TypeError(
+                f"{type(self).__name__}: model must be a module, got {type(model).__name__}"
+            )
         self.model = model
 
     @abstractmethod
@@ -49,13 +51,18 @@ class Supervised(Objective):
         """Further numbers per sample, logged in evaluation only."""
         return {}
 
+    def importance(self, y: Tensor, weight: Tensor | None) -> Tensor | None:
+        """The weight of each sample in the loss, (B,), or None where all count alike."""
+        return weight
+
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         x, y, weight = unpack(batch, type(self).__name__)
         output = self.model(x)
-        if weight is None:  # the fused mean saves two kernels in a small step
+        importance = self.importance(y, weight)
+        if importance is None:  # the fused mean saves two kernels in a small step
             loss = self.losses(output, y, "mean")
         else:
-            loss = weighted_mean(self.losses(output, y), weight)
+            loss = weighted_mean(self.losses(output, y), importance)
         if self.training:
             return loss, {}
         logs = {
@@ -74,6 +81,8 @@ class Supervised(Objective):
             raise ValueError(f"{name}: {len(x)} inputs and {len(y)} targets in one batch")
         if weight is not None and weight.shape != (len(y),):
             raise ValueError(f"{name}: weight must be ({len(y)},), got {tuple(weight.shape)}")
+        if weight is not None and not (weight.isfinite().all() and (weight >= 0).all()):
+            raise ValueError(f"{name}: weight must be finite and not below 0")
         was = self.training
         self.eval()
         try:
@@ -102,7 +111,8 @@ class Classify(Supervised):
         model: gives logits.
         multilabel: whether a sample may have several labels.
         smoothing: label smoothing in [0, 1).
-        class_weight: a weight per class (multi-class and binary).
+        class_weight: a weight per class (multi-class and binary); the loss is the mean over
+            samples weighted by their class, and by their own weight where the batch has one.
 
     >>> loss, logs = Classify(nn.Linear(3, 4))((torch.zeros(5, 3), torch.zeros(5).long()))
     >>> loss.shape
@@ -121,6 +131,8 @@ class Classify(Supervised):
         if not 0 <= smoothing < 1:
             raise ValueError(f"Classify: smoothing must lie in [0, 1), got {smoothing}")
         self.multilabel, self.smoothing = multilabel, smoothing
+        if multilabel and class_weight is not None:
+            raise ValueError("Classify: class_weight is for one class per sample, not multilabel")
         weight = None if class_weight is None else torch.as_tensor(class_weight).float()
         self.register_buffer("class_weight", weight)
 
@@ -128,18 +140,21 @@ class Classify(Supervised):
         return not self.multilabel and (output.dim() == 1 or output.shape[1:] == (1,))
 
     def losses(self, output: Tensor, y: Tensor, reduction: str = "none") -> Tensor:
-        weight: Any = self.class_weight
-        how: Any = {"smoothing": self.smoothing, "reduction": "none" if weight is not None else reduction}
+        how: Any = {"smoothing": self.smoothing, "reduction": reduction}
         if self.multilabel:
             return binary_cross_entropy(output, y, **how)
         if self._binary(output):
-            loss = binary_cross_entropy(output.reshape(-1), y.reshape(-1), **how)
-        else:
-            loss = cross_entropy(output, y, **how)
-        if weight is None:
-            return loss
-        weight = weight[y.reshape(-1).long()]
-        return weighted_mean(loss, weight) if reduction == "mean" else loss * weight
+            return binary_cross_entropy(output.reshape(-1), y.reshape(-1), **how)
+        try:
+            return cross_entropy(output, y, **how)
+        except IndexError:  # only the first batch was checked, and this costs nothing
+            raise ValueError(_beyond(y, output.shape[1])) from None
+
+    def importance(self, y: Tensor, weight: Tensor | None) -> Tensor | None:
+        if self.class_weight is None:
+            return weight
+        own: Tensor = self.class_weight[y.reshape(-1).long()]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
+        return own if weight is None else own * weight
 
     def readings(self, output: Tensor, y: Tensor) -> dict[str, Tensor]:
         if self.multilabel:
@@ -159,10 +174,16 @@ class Classify(Supervised):
         shapes = f"outputs {tuple(output.shape)}, targets {tuple(y.shape)}"
         if self.multilabel:
             if output.shape != y.shape:
-                raise ValueError(f"Classify: multi-label targets must be as the outputs, got {shapes}")
+                raise ValueError(
+                    f"Classify: multi-label targets must be as the outputs, got {shapes}"
+                )
             return
         if y.dim() == 2 and y.shape[1] > 1:
             raise ValueError(f"Classify: for several labels pass multilabel=True, got {shapes}")
+        classes = 2 if self._binary(output) else output.shape[1]
+        if self.class_weight is not None and self.class_weight.shape != (classes,):
+            found = tuple(self.class_weight.shape)  # pyright: ignore[reportArgumentType]
+            raise ValueError(f"Classify: class_weight must be ({classes},), got {found}")
         if self._binary(output):
             if y.numel() != output.numel() or not ((y == 0) | (y == 1)).all():
                 found = y.unique()[:5].tolist()
@@ -170,9 +191,13 @@ class Classify(Supervised):
             return
         if y.dim() != 1 or y.is_floating_point():
             raise ValueError(f"Classify: targets must be (B,) of int64, got {y.dtype}, {shapes}")
-        low, high, classes = int(y.min()), int(y.max()), output.shape[1]
-        if low < 0 or high >= classes:
-            raise ValueError(f"Classify: labels must lie in 0..{classes - 1}, got {low}..{high}")
+        if int(y.min()) < 0 or int(y.max()) >= classes:
+            raise ValueError(_beyond(y, classes))
+
+
+def _beyond(y: Tensor, classes: int) -> str:
+    found = f"{int(y.min())}..{int(y.max())}"
+    return f"Classify: labels must lie in 0..{classes - 1}, got {found}"
 
 
 class Regress(Supervised):
@@ -198,12 +223,21 @@ class Regress(Supervised):
         return output.squeeze(1) if output.dim() == 2 and output.shape[1] == 1 else output
 
     def fits(self, output: Tensor, y: Tensor) -> None:
-        if output.numel() != y.numel():
+        if _bare(output.shape) != _bare(y.shape):
             raise ValueError(
-                f"Regress: outputs must be as the targets, {tuple(y.shape)}, got {tuple(output.shape)}"
+                f"Regress: outputs must be as the targets, {tuple(y.shape)}, "
+                f"got {tuple(output.shape)}"
             )
-        if not y.is_floating_point() or not y.isfinite().all():
-            raise ValueError(f"Regress: targets must be finite floats, got {y.dtype}")
+        if not y.is_floating_point():
+            raise ValueError(f"Regress: targets must be floats, got {y.dtype}")
+        if not y.isfinite().all():
+            count = int((~y.isfinite()).sum())
+            raise ValueError(f"Regress: {count} of the targets are not finite (NaN or Inf)")
+
+
+def _bare(shape: torch.Size) -> torch.Size:
+    """A shape without a last dimension of 1: (B, 1) and (B,) say the same."""
+    return shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape
 
 
 class Segment(Supervised):
@@ -253,7 +287,9 @@ class Segment(Supervised):
             )
         high = max(2, output.shape[1]) - 1
         if int(y.min()) < 0 or int(y.max()) > high:
-            raise ValueError(f"Segment: labels must lie in 0..{high}, got {int(y.min())}..{int(y.max())}")
+            raise ValueError(
+                f"Segment: labels must lie in 0..{high}, got {int(y.min())}..{int(y.max())}"
+            )
 
 
 def supervise(model: nn.Module, spec: Any, **options: Any) -> Supervised:

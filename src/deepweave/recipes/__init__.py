@@ -6,16 +6,18 @@ Modules here import nothing heavy until they run, so that ``deepweave list`` is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
 import pkgutil
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepweave.run import FORMAT, Run, next_free
+from deepweave.run import FORMAT, Run, learnt
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,14 @@ def recipe(topic: str, *, seconds: int) -> Callable[[Callable[..., Run]], Recipe
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             settings = {k: v for k, v in bound.arguments.items() if k != "out"}
-            bound.arguments["out"] = _begin(function.__name__, settings, bound.arguments["out"])
-            run = function(*bound.args, **bound.kwargs)
-            run.report()
+            given = bound.arguments["out"]
+            bound.arguments["out"] = _begin(function.__name__, settings, given)
+            try:
+                run = function(*bound.args, **bound.kwargs)
+                run.report()
+            except BaseException as error:
+                _failed(bound.arguments["out"], error, named=given is not None)
+                raise
             return run
 
         about = (inspect.getdoc(function) or "").split("\n")[0]
@@ -63,7 +70,7 @@ def recipe(topic: str, *, seconds: int) -> Callable[[Callable[..., Run]], Recipe
 
 def _begin(name: str, settings: dict[str, Any], out: Any) -> Run:
     """The run's folder, with run.json in it before any work is done."""
-    run = out if isinstance(out, Run) else Run(next_free("runs", name) if out is None else out)
+    run = out if isinstance(out, Run) else Run.fresh(name if out is None else Path(out))
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
     if run.resume:
         return run
@@ -80,12 +87,28 @@ def _begin(name: str, settings: dict[str, Any], out: Any) -> Run:
     return run
 
 
+def _failed(run: Run, error: BaseException, *, named: bool) -> None:
+    """Note a failure in the folder; if nothing was learnt, nobody needs a folder of our naming."""
+    if run.folder is None:
+        return
+    if learnt(run.folder):
+        if isinstance(error, OSError | KeyboardInterrupt | MemoryError):
+            error.add_note(f"go on with: deepweave resume {shlex.quote(str(run.folder))}")
+    elif not named:
+        for path in sorted(run.folder.rglob("*"), reverse=True):
+            if path.is_dir() or path.name in ("run.json", "log.jsonl"):
+                with contextlib.suppress(OSError):  # a folder that holds anything else stays
+                    path.rmdir() if path.is_dir() else path.unlink()
+        with contextlib.suppress(OSError):
+            run.folder.rmdir()
+    if run.folder.exists():
+        run.failed(None, error)
+
+
 def _command(name: str, settings: dict[str, Any]) -> str:
     """The line that repeats a run: the options that differ from the recipe's own."""
-    import shlex
-
     defaults = inspect.signature(find(name).function).parameters
-    words = ["deepweave", "run", name]
+    words = ["deepweave", "run", name.replace("_", "-")]
     for option, value in settings.items():
         given = defaults[option].default
         if value == given or (isinstance(value, list) and tuple(value) == given):
@@ -97,6 +120,11 @@ def _command(name: str, settings: dict[str, Any]) -> str:
             parts = value if isinstance(value, tuple | list) else [value]
             words += [word for part in parts for word in (flag, str(part))]
     return shlex.join(words)
+
+
+def home(out: Any) -> Run:
+    """The run that a recipe's ``out`` is by the time the recipe sees it."""
+    return out
 
 
 def subject(table: Any) -> str:
@@ -138,19 +166,27 @@ def go_on(folder: str | Path) -> Run:
     Raises:
         FileNotFoundError, ValueError: the folder holds no run of a recipe.
     """
-    run = Run(folder, resume=True)
     if not (Path(folder) / "run.json").is_file():
         raise FileNotFoundError(
             f"resume: {folder} is no folder of a run: nothing was begun there; deepweave run ..."
         )
+    run = Run(folder, resume=True)
     if "recipe" not in run.info:
         raise ValueError(
             f"resume: {folder} was not made by a recipe: call fit with out=Run({str(folder)!r}, "
             "resume=True)"
         )
-    signature = inspect.signature(find(run.info["recipe"]).function).parameters
+    found = find(str(run.info["recipe"]))
+    known = inspect.signature(found.function).parameters
+    given = run.info.get("settings")
+    if not isinstance(given, dict) or not given.keys() <= known.keys() - {"out"}:
+        odd = sorted(given.keys() - known.keys()) if isinstance(given, dict) else given
+        raise ValueError(
+            f"resume: {folder}/run.json is of another version: the recipe {found.name} "
+            f"has no settings {odd}"
+        )
     settings = {
-        k: tuple(v) if isinstance(v, list) and isinstance(signature[k].default, tuple) else v
-        for k, v in run.info["settings"].items()
+        k: tuple(v) if isinstance(v, list) and isinstance(known[k].default, tuple) else v
+        for k, v in given.items()
     }
-    return find(run.info["recipe"])(**settings, out=run)
+    return found(**settings, out=run)

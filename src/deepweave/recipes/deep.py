@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import deepweave as dw
-from deepweave.recipes import recipe
+from deepweave.recipes import home, recipe
 
 
 @recipe("01 Deep neural networks", seconds=15)
@@ -49,12 +49,12 @@ def deep(
         epochs = 3
     soft = {"smoothing": smoothing} if table.spec.task in ("binary", "multiclass") else {}
     dw.chance.seed_all(dw.run.derive(seed, "weights"))
-    net = dw.nn.mlp(
-        table.spec, hidden, activation, dropout=dropout, norm=norm, residual=residual
-    )
+    net = dw.nn.mlp(table.spec, hidden, activation, dropout=dropout, norm=norm, residual=residual)
 
     def train(model, out):
-        step = dw.Descent(dw.supervise(model, table.spec, **soft), "AdamW", lr=lr, weight_decay=0.01)
+        step = dw.Descent(
+            dw.supervise(model, table.spec, **soft), "AdamW", lr=lr, weight_decay=0.01
+        )
         hooks = [
             dw.hooks.Schedule(dw.hooks.cosine, warmup=0.05),
             dw.hooks.Clip(norm=1.0),
@@ -62,8 +62,8 @@ def deep(
         ]
         return dw.fit(step, table, epochs=epochs, batch=batch, seed=seed, hooks=hooks, out=out)
 
-    single = train(dw.nn.shallow(table.spec), out / "shallow")
-    run = train(net, out)
+    single = train(dw.nn.shallow(table.spec), home(out) / "shallow")
+    run = train(net, home(out))
     run.test()
     run.rival("a single layer", single.predict(table.test.x))
     layers = "one hidden layer" if len(hidden) == 1 else f"{len(hidden)} hidden layers"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import deepweave as dw
-from deepweave.recipes import recipe
+from deepweave.recipes import home, recipe
 
 
 @recipe("08 Measuring performance", seconds=10)
@@ -43,8 +43,8 @@ def metrics(
         hooks = [dw.hooks.Schedule(dw.hooks.cosine)]
         return dw.fit(step, table, epochs=epochs, batch=batch, seed=seed, hooks=hooks, out=out)
 
-    single = train(dw.nn.shallow(table.spec), out / "shallow")
-    run = train(dw.nn.mlp(table.spec, hidden, dropout=0.2), out)
+    single = train(dw.nn.shallow(table.spec), home(out) / "shallow")
+    run = train(dw.nn.mlp(table.spec, hidden, dropout=0.2), home(out))
     run.test()
     others = single.predict(table.test.x)
     run.rival("a single layer", others)
@@ -116,7 +116,7 @@ def _sizes(run, task, prediction, truth):
         "sizes",
         dw.report.plots.intervals(rows, x=name, alt=f"{name} with its interval by test size."),
         title="How sure a test set of this size can be",
-        caption="The same network, judged by the first so many test samples. Four times the samples "
-        "make the interval about half as wide.",
+        caption="The same network, judged by the first so many test samples. Four times "
+        "the samples make the interval about half as wide.",
         alt=f"{name} with its interval by test size.",
     )

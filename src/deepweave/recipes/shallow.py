@@ -39,7 +39,13 @@ def shallow(
     step = dw.Descent(dw.supervise(net, table.spec), "AdamW", lr=lr, weight_decay=decay)
     schedule = dw.hooks.Schedule(dw.hooks.cosine)
     run = dw.fit(
-        step, table, epochs=3 if quick else epochs, batch=batch, seed=seed, hooks=[schedule], out=out
+        step,
+        table,
+        epochs=3 if quick else epochs,
+        batch=batch,
+        seed=seed,
+        hooks=[schedule],
+        out=out,
     )
     run.test()
     run.tell(
@@ -47,7 +53,7 @@ def shallow(
         title=f"A single layer on {dw.recipes.subject(table)}",
     )
     if table.spec.kind == "image" and table.spec.task == "multiclass":
-        weights = net[-1].weight.detach().cpu().view(-1, *table.spec.shape).mean(1)
+        weights = next(net.parameters()).detach().cpu().view(-1, *table.spec.shape).mean(1)
         reach = weights.abs().max()
         run.figure(
             "weights",

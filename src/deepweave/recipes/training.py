@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import deepweave as dw
 from deepweave.recipes import recipe
@@ -113,7 +114,9 @@ def _study(run, table, hidden, rates, epochs, batch, seed):
         losses = [worst if loss is None else min(loss, worst) for loss in losses]
         best = min(range(rates), key=losses.__getitem__)
         lines[name] = ([_power(rate) for rate in grid], losses)
-        rows.append([name, f"{grid[best]:.1e}", f"{losses[best]:.4f}", f"{study.info['seconds']:.1f}"])
+        rows.append(
+            [name, f"{grid[best]:.1e}", f"{losses[best]:.4f}", f"{study.info['seconds']:.1f}"]
+        )
     run.figure(
         "study",
         dw.report.plots.curves(
@@ -123,9 +126,9 @@ def _study(run, table, hidden, rates, epochs, batch, seed):
             alt="Validation loss against learning rate for five optimizers.",
         ),
         title="Five optimizers, each at its own best rate",
-        caption=f"{rates} copies of one net per optimizer, each with its own learning rate, trained "
-        "at once as a Population. Compare optimizers at the bottom of their curves, never at one "
-        "common rate. Losses above twice that of the constant guess are cut off.",
+        caption=f"{rates} copies of one net per optimizer, each with its own learning rate, "
+        "trained at once as a Population. Compare optimizers at the bottom of their curves, "
+        "never at one common rate. Losses above twice that of the constant guess are cut off.",
         alt="Validation loss against learning rate for five optimizers.",
     )
     run.table(
@@ -149,7 +152,7 @@ def _scores(task: str):
     """Precision, recall and F1 on the validation samples; none for numbers."""
     if task not in ("binary", "multiclass"):
         return None
-    average = {} if task == "binary" else {"average": "macro"}
+    average: Any = {} if task == "binary" else {"average": "macro"}
     kinds = {"precision": dw.metrics.precision, "recall": dw.metrics.recall, "f1": dw.metrics.f1}
 
     def score(prediction, target):

@@ -68,7 +68,8 @@ def _slopes(objective: Objective, batch: Batch) -> None:
     weights = [w for w in fine.parameters() if w.grad is not None]
     with chance.aside(1):
         ways = [torch.randn_like(w) for w in weights]
-    slope = sum(float((w.grad * way).sum()) for w, way in zip(weights, ways))  # pyright: ignore[reportOperatorIssue]
+    slopes: list[Any] = [w.grad for w in weights]
+    slope = sum(float((slope * way).sum()) for slope, way in zip(slopes, ways))
     losses = []
     with torch.no_grad():
         for sign in (1, -2):
