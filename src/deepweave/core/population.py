@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from deepweave import chance
 from deepweave.core.descent import make_optimizer
 from deepweave.core.objective import Batch, Logs, Objective, Step, Weights
+from deepweave.core.stacked import stacked
 from deepweave.run import derive
 
 
@@ -103,9 +104,10 @@ class Population(Step):
             return self.objective.at(weights, buffers, batch)
 
         over = (0, 0, None if shared else 0)
-        losses, (logs, buffers) = vmap(one, over, randomness="different")(
-            self.stacked, self.buffers, batch
-        )
+        with stacked():
+            losses, (logs, buffers) = vmap(one, over, randomness="different")(
+                self.stacked, self.buffers, batch
+            )
         return losses, logs, buffers
 
     def __call__(self, batch: Batch) -> Logs:
@@ -115,7 +117,8 @@ class Population(Step):
             self.optimizer.step()
         else:
             self._step_at_rates()
-        self.optimizer.zero_grad()
+        for weight in self.stacked.values():
+            weight.grad = None
         return {"loss": losses.detach(), **logs}
 
     @torch.no_grad()

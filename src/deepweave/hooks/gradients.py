@@ -33,7 +33,8 @@ class Clip(Hook):
     """
 
     def __init__(self, norm: float | None = None, *, value: float | None = None):
-        if (norm is None) == (value is None) or min(norm or 1, value or 1) <= 0:
+        given = value if norm is None else norm
+        if (norm is None) == (value is None) or given is None or not given > 0:
             raise ValueError(f"Clip: give a positive norm or a positive value, got {norm}, {value}")
         self.norm, self.value = norm, value
         self._handles: list[Any] = []

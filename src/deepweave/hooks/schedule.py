@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -203,7 +204,8 @@ def find_lr(
     source = getattr(source, "train", source)
     sweep = _Sweep(low, high, steps)
     step = Descent(copy.deepcopy(objective), optimizer, lr=low)
-    fit(step, source, steps=steps, hooks=[sweep], seed=seed, batch=batch, out=False)
+    with contextlib.suppress(FloatingPointError):  # what the sweep looks for: too high a rate
+        fit(step, source, steps=steps, hooks=[sweep], seed=seed, batch=batch, out=False)
     if len(sweep.losses) < 3:
         raise ValueError(f"find_lr: the loss blew up at once: take low below {low}")
     falls = [b - a for a, b in zip(sweep.losses[1:-1], sweep.losses[2:])]
