@@ -122,13 +122,20 @@ def _value(part: Any) -> Any:
         if set(part) == {"blueprint"}:
             return build(part["blueprint"])
         if set(part) == {"name"}:
-            if not part["name"].startswith(_NAMED):
-                raise ValueError(f"build: {part['name']!r} is not a function of layers")
-            return _find(part["name"])
+            return _layer(part["name"])
         if set(part) == {"sizes"}:
             return tuple(part["sizes"][0]), part["sizes"][1]
         return {name: _value(one) for name, one in part.items()}
     return part
+
+
+def _layer(name: Any) -> Any:
+    """A function or class by the very name that :func:`describe` gave it."""
+    if isinstance(name, str) and name.startswith(_NAMED):
+        found = _find(name)
+        if callable(found) and f"{found.__module__}.{found.__qualname__}" == name:
+            return found
+    raise ValueError(f"build: {name!r} is not a function of layers")
 
 
 def _find(name: str) -> Any:

@@ -127,10 +127,12 @@ def compare(*folders: Path, out: Annotated[Path, Parameter()] = Path("comparison
     rows = comparison.table(folders)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in rows[0]:
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for row in rows[1:]:
         table.add_row(*row)
     console = Console()
+    if not console.is_terminal:  # a pipe has no width: each run keeps one line
+        console = Console(width=40 * len(rows[0]))
     console.print(table)
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
 

@@ -296,7 +296,7 @@ def test_the_numbers_are_those_of_the_net():
     first, second = run.info["diagnostics"]
     assert first["gradient_norm"] == pytest.approx(float(grads[0].norm()), rel=1e-4)
     assert second["gradient_norm"] == pytest.approx(float(grads[1].norm()), rel=1e-4)
-    assert first["weight_norm"] == pytest.approx(float(net[0].weight.norm()), rel=1e-5)
+    assert first["weight_norm"] == pytest.approx(float(net[0].weight.detach().norm()), rel=1e-5)
     assert first["activation_std"] == pytest.approx(float(hidden.std()), rel=1e-4)
     assert first["dead"] == pytest.approx(float((hidden == 0).all(0).float().mean()))
 

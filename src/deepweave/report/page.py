@@ -109,7 +109,7 @@ def _figures(reading: Reading) -> list[dict[str, str]]:
     model = run.get("model") or {}
     below = [f"{number(run['steps'])} steps"] if run.get("steps") else []
     below += (
-        [f"{run['device']}, {run['threads']} threads"]
+        [f"{run['device']}, {run['threads']} thread{'s' * (run['threads'] != 1)}"]
         if run.get("device") and run.get("threads")
         else []
     )
