@@ -236,7 +236,9 @@ def test_a_run_that_was_cut_in_its_first_part_is_not_written_over(cli, table, tm
     words = ("run", "deep", "--data", table, "--quick", "--out", out)
     assert cli(*words).code == 0
     (out / "checkpoint/last.safetensors").unlink()  # as if only the part "shallow" had been begun
-    assert "holds a run already" in cli(*words).refusal()
+    before = (out / "run.json").read_bytes()
+    assert f"{out} holds a run already" in cli(*words).refusal()
+    assert (out / "run.json").read_bytes() == before
 
 
 def test_each_run_gets_a_folder_of_its_own(cli, table, tmp_path):

@@ -32,7 +32,8 @@ def test_members_learn_what_loops_learn(norm):
         torch.testing.assert_close(logs["loss"], losses, rtol=0, atol=1e-10)
     for i, step in enumerate(alone):
         for name, value in step.objective.state_dict().items():
-            torch.testing.assert_close(many.weights()[name][i], value, rtol=0, atol=1e-10)
+            # a bias before a norm has no slope but rounding, which Adam divides by itself
+            torch.testing.assert_close(many.weights()[name][i], value, rtol=0, atol=1e-8)
         assert torch.equal(
             many.member(i).state_dict()["model.0.weight"], many.weights()["model.0.weight"][i]
         )

@@ -192,7 +192,22 @@ def test_find_lr_suggests_a_rate_that_trains(digits):
     assert loss(found.suggestion) < min(loss(1e-6), loss(10.0), 0.6)
 
 
-@pytest.mark.parametrize("high", [1e4, 1e35])  # the second leaves the range of floats in one step
+def test_find_lr_ends_where_a_step_leaves_the_numbers():
+    class Cliff(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rise = nn.Parameter(torch.full((1,), 0.1))
+
+        def forward(self, x):
+            return (20 * self.rise.square()).exp().expand(len(x))
+
+    batch = torch.zeros(4, 1), torch.full((4,), 3.0)
+    found = dw.find_lr(dw.Regress(Cliff()), [batch], optimizer="SGD", low=1e-5, high=1e6, steps=12)
+    assert 3 <= len(found.rates) < 12
+    assert found.suggestion < 1
+
+
+@pytest.mark.parametrize("high", [1e4, 1e35])
 def test_find_lr_stops_when_the_loss_blows_up(high):
     x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
     found = dw.find_lr(

@@ -6,9 +6,9 @@ here work feature by feature on (n, out, B), in one ``baddbmm`` each:
 
     z = b + W a,    dW = dz a^T,    da = W^T dz,    db = sum dz
 
-Every slope comes out contiguous, and logits come out as (n, K, B), where ``log_softmax`` over K runs
-along whole vectors: along a last dimension of 10 it is twenty times slower. Small nets train 1.3 to
-1.5 times as fast as under plain ``vmap`` (``benchmarks/speed/population.py``).
+Every slope comes out contiguous, and logits come out as (n, K, B), where ``log_softmax`` over K
+runs along whole vectors: along a last dimension of 10 it is twenty times slower. Small nets train
+1.3 to 1.5 times as fast as under plain ``vmap`` (``benchmarks/speed/population.py``).
 
 Whatever does not fit (other shapes, another transform around it, a torch without these internals)
 takes the ordinary path.
@@ -16,7 +16,8 @@ takes the ordinary path.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import importlib
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -24,21 +25,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-try:  # internals of torch.func, read in torch 2.9 to 2.13
-    from torch._C._functorch import (
-        TransformType,
-        _add_batch_dim,
-        _unwrap_batched,
-        is_batchedtensor,
-    )
-    from torch._functorch.pyfunctorch import (
-        retrieve_all_functorch_interpreters,
-        temporarily_pop_interpreter_stack,
-    )
-
-    KNOWN = True
-except ImportError:  # pragma: no cover
-    KNOWN = False
+inside: Any = None
+levels: Any = None
+with suppress(ImportError):  # internals of torch.func, read in torch 2.13
+    inside = importlib.import_module("torch._C._functorch")
+    levels = importlib.import_module("torch._functorch.pyfunctorch")
+KNOWN = all(
+    hasattr(inside, name)
+    for name in ("TransformType", "_add_batch_dim", "_unwrap_batched", "is_batchedtensor")
+) and all(
+    hasattr(levels, name)
+    for name in ("retrieve_all_functorch_interpreters", "temporarily_pop_interpreter_stack")
+)
 
 IGNORED = -100  # the target that cross-entropy leaves out, as in torch
 
@@ -118,7 +116,12 @@ class _Rules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         found = None
-        if func is F.linear and not kwargs and args[0].dim() == 2 and is_batchedtensor(args[1]):
+        if (
+            func is F.linear
+            and not kwargs
+            and args[0].dim() == 2
+            and inside.is_batchedtensor(args[1])
+        ):
             found = _through(_Linear, *args, *[None] * (3 - len(args)))
         elif func is F.cross_entropy and args[0].dim() == 2 and _plain(*args, **kwargs):
             found = _through(_Entropy, *args[:2])
@@ -133,19 +136,21 @@ def _plain(logits: Tensor, target: Tensor, weight: Any = None, **options: Any) -
         and options.pop("ignore_index", IGNORED) == IGNORED
         and not any(options.values())
         and target.dim() == 1
-        and is_batchedtensor(logits)
+        and inside.is_batchedtensor(logits)
     )
 
 
 def _through(rule: Any, *tensors: Tensor | None) -> Tensor | None:
     """A rule on the members' tensors below the one vmap under way; None if it does not apply."""
-    stack = retrieve_all_functorch_interpreters()
-    if len(stack) != 1 or stack[0].key() != TransformType.Vmap:
+    stack = levels.retrieve_all_functorch_interpreters()
+    if len(stack) != 1 or stack[0].key() != inside.TransformType.Vmap:
         return None
     level = stack[0].level()
-    parts = [(None, None) if t is None else _unwrap_batched(t, level) for t in tensors]
+    parts: list[Any] = [
+        (None, None) if t is None else inside._unwrap_batched(t, level) for t in tensors
+    ]
     if rule is _Linear and parts[2][0] is not None and parts[2][1] is None:
         return None  # a bias that all members share
-    with temporarily_pop_interpreter_stack():
+    with levels.temporarily_pop_interpreter_stack():
         result = rule.apply(*[t if not dim else t.movedim(dim, 0) for t, dim in parts])
-    return _add_batch_dim(result, 0, level)
+    return inside._add_batch_dim(result, 0, level)
