@@ -152,7 +152,8 @@ def test_a_bad_folder_of_images(cli, tmp_path, harm, told):
     elif harm == "loose":
         for path in sorted(folder.glob("*/*.png")):
             path.rename(folder / f"{path.parent.name}{path.name}")
-        (folder / "cat").rmdir(), (folder / "dog").rmdir()
+        for name in ("cat", "dog"):
+            (folder / name).rmdir()
     elif harm == "target":
         words = ["--target", "cat"]
     line = cli("run", "deep", "--data", folder, "--quick", *words).refusal()

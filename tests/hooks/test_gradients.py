@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import deepweave as dw
-from deepweave.hooks import Clip, Diagnose, Guard
+from deepweave.hooks import Clip, Diagnose, Guard, Validate
 from deepweave.hooks.gradients import advise
 
 
@@ -221,13 +223,30 @@ def test_an_exploding_run_is_stopped_with_advice():
     guarded(step, [(x, y.float())], "take a lower learning rate|take Clip")
 
 
-def test_the_members_that_blow_up_are_named():
+def test_a_member_that_blows_up_stands_still_and_the_others_learn_on():
     x, y = batch()
     rates = [1e-3, 1e30, 1e-3, 1e30]
-    step = dw.Population(dw.Regress(nn.Linear(4, 1)), 4, "SGD", lr=rates, shared=True)
-    with pytest.raises(FloatingPointError, match=r"the gradient of .* \(members \[1, 3\]\)"):
+    nets = [nn.Linear(4, 1) for _ in rates]
+    alone = dw.Descent(dw.Regress(copy.deepcopy(nets[2])), "SGD", lr=1e-3)
+    step = dw.Population([dw.Regress(net) for net in nets], 4, "SGD", lr=rates, shared=True)
+    run = dw.fit(step, [(x, y.float())], epochs=9, hooks=[Validate([(x, y.float())])])
+    assert run.info["failed_members"] == [1, 3]
+    assert step.best in (0, 2)
+    dw.fit(alone, [(x, y.float())], epochs=9)
+    for name, value in alone.weights().items():
+        torch.testing.assert_close(step.weights()[name][2], value)
+
+
+def test_a_population_of_which_every_member_failed_is_stopped():
+    x, y = batch()
+    step = dw.Population(dw.Regress(nn.Linear(4, 1)), 2, "SGD", lr=[1e30, 1e30], shared=True)
+    with pytest.raises(FloatingPointError, match=r"the gradient of .* \(members \[0, 1\]\)"):
         dw.fit(step, [(x, y.float())], epochs=9)
-    assert all(value[[0, 2]].isfinite().all() for value in step.weights().values())
+    bad = x.clone()
+    bad[0, 0] = torch.nan
+    step = dw.Population(dw.Regress(nn.Linear(4, 1)), 2, "SGD", shared=True, lr=0.1)
+    with pytest.raises(FloatingPointError, match="step 2: the batch has 1 number in its inputs"):
+        dw.fit(step, [(x, y.float()), (bad, y.float())], epochs=1)
 
 
 def test_a_guard_of_ones_own_takes_the_place_of_the_default():

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deepweave import chance
 from deepweave.core.descent import Descent
 from deepweave.core.objective import Batch, Logs, Objective, Step
+from deepweave.core.population import Population
 from deepweave.run import Run, derive
 
 
@@ -239,6 +240,8 @@ def _choose_threads(loop: Loop, batch: Batch) -> None:
     """
     if loop.device.type != "cpu" or torch.get_num_threads() == 1:
         return
+    if not isinstance(loop.step, Descent | Population):
+        return  # a step of another kind may not evaluate a batch of its source
     step, was = loop.step, loop.step.objective.training
     step.objective.eval()
     try:

@@ -71,12 +71,14 @@ class Guard(Hook):
     On a CPU every update is checked. On a GPU a check would wait for the device, so the fused
     optimizers are told to skip a bad update by themselves, and the host looks every ``every``
     steps; without a fused optimizer the checkpoint before is the last good state.
+
+    In a Population a member that fails stands still from then on and the others learn on; the run
+    stops when none is left. ``run.json`` lists those that failed.
     """
 
     def __init__(self, *, every: int = 16):
         self.every = every
         self._handles: list[Any] = []
-        self._batch: Batch = None
 
     def begin(self, loop: Loop) -> None:
         flags: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -91,6 +93,11 @@ class Guard(Hook):
             bad, one = flags[device]
             # What a gradient scaler uses: one pass over all gradients, no new memory.
             torch._amp_foreach_non_finite_check_and_unscale_(grads, bad, one)
+            if loop.step.members is not None:
+                if device.type != "cpu" or bad:
+                    bad.zero_()
+                    _still(loop, optimizer, grads, loop.step.members)
+                return
             if device.type != "cpu":
                 if optimizer.defaults.get("fused"):
                     optimizer.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
@@ -104,6 +111,17 @@ class Guard(Hook):
     def close(self, loop: Loop) -> None:
         for handle in self._handles:
             handle.remove()
+
+
+def _still(loop: Loop, optimizer: torch.optim.Optimizer, grads: list[Tensor], members: int) -> None:
+    """Zero the slopes of members that have one that is not finite."""
+    bad = torch.stack([~g.reshape(members, -1).isfinite().all(1) for g in grads]).any(0)
+    if bad.device.type == "cpu":
+        if bad.all():
+            raise FloatingPointError(explain(loop, optimizer))
+        loop.run.info["failed_members"] = bad.nonzero().flatten().tolist()
+    for grad in grads:
+        grad.masked_fill_(bad.view(-1, *[1] * (grad.dim() - 1)), 0.0)
 
 
 def explain(loop: Loop, optimizer: torch.optim.Optimizer) -> str:

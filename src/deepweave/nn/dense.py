@@ -72,10 +72,11 @@ def activation_layer(activation: Activation) -> nn.Module:
 
 
 def gain_of(activation: Activation) -> float:
-    """The factor that keeps the variance through an activation, for the initial weights."""
+    """The factor that keeps the scale of a normal signal, 1 / sqrt(E g(z)^2), for most g."""
     kind = type(activation).__name__
     name = activation if isinstance(activation, str) else getattr(activation, "__name__", kind)
     table = {"tanh": 5 / 3, "sigmoid": 1.0, "identity": 1.0, "linear": 1.0, "selu": 0.75}
+    table |= {"gelu": 1.532, "silu": 1.675, "mish": 1.486, "elu": 1.245}
     return table.get(name.lower(), math.sqrt(2))
 
 

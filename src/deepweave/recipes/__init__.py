@@ -72,6 +72,8 @@ def _begin(name: str, settings: dict[str, Any], out: Any) -> Run:
     """The run's folder, with run.json in it before any work is done."""
     run = out if isinstance(out, Run) else Run.fresh(name if out is None else Path(out))
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+    if isinstance(plain.get("data"), str) and Path(plain["data"]).exists():
+        plain["data"] = str(Path(plain["data"]).resolve())  # a resume may start elsewhere
     if run.resume:
         return run
     run.open()
