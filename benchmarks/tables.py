@@ -73,12 +73,23 @@ def columns(part: Any) -> list[list[str]]:
     sections = {name: one for name, one in part.items() if timed(one)}
     if sections:
         return crossed(sections)
+    if all(isinstance(row, dict) and len(row) > 1 for row in part.values()):
+        return records(part)
     rows = [["", "value"]]
     for name, value in part.items():
         if isinstance(value, dict) and len(value) == 1:
             rows[0][1], value = next(iter(value.items()))
             rows[0][1] = rows[0][1].replace("_", " ")
         rows.append([name, f"{value:.3g}" if isinstance(value, int | float) else str(value)])
+    return rows
+
+
+def records(part: dict[str, dict[str, float]]) -> list[list[str]]:
+    """One row per entry, one column per number."""
+    names = list(dict.fromkeys(key for row in part.values() for key in row))
+    rows = [["", *(name.replace("_", " ") for name in names)]]
+    for name, row in part.items():
+        rows.append([name, *(f"{row[key]:.3g}" if key in row else "" for key in names)])
     return rows
 
 

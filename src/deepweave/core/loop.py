@@ -201,8 +201,10 @@ def fit(
         epochs = 20
     run = Run.of(out, whole, type(step.objective).__name__.lower())
     run.step = step
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     feed = source.train if whole else source
     if hasattr(feed, "batches"):
+        feed = _resident(feed, target)
         own = {"members": step.members} if step.members is not None and not step.shared else {}
         feed = feed.batches(batch or 128, **own)
     elif batch is not None:
@@ -215,7 +217,7 @@ def fit(
     else:
         hooks = kept(hooks, run.folder is not None)
     loop = Loop(step, feed, hooks, run)
-    loop.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loop.device = target
     loop.epochs, loop.seed = epochs, seed
     length = len(feed) if hasattr(feed, "__len__") else None
     known = [n for n in (steps, epochs * length if epochs and length else None) if n is not None]
@@ -228,6 +230,14 @@ def fit(
         chance.restore(outside)
         torch.set_num_threads(threads)
     return run
+
+
+def _resident(split: Any, device: torch.device) -> Any:
+    """A split on a GPU, where its batches are then cut, if it takes at most half of its room."""
+    if device.type != "cuda":
+        return split
+    size = sum(part.numel() * part.element_size() for part in (split.x, split.y))
+    return split.to(device) if size <= torch.cuda.mem_get_info(device)[0] / 2 else split
 
 
 SMALL = 1e8  # operations of a forward pass below which one thread is enough
