@@ -51,8 +51,13 @@ def deep(
     dw.chance.seed_all(dw.run.derive(seed, "weights"))
     net = dw.nn.mlp(table.spec, hidden, activation, dropout=dropout, norm=norm, residual=residual)
 
-    def train(objective, lr, out):
-        step = dw.Descent(objective, "AdamW", lr=lr, weight_decay=0.01)
+    # both are made before either is trained: a wrong setting is refused before any work
+    network = dw.Descent(dw.supervise(net, table.spec, **soft), "AdamW", lr=lr, weight_decay=0.01)
+    # the single layer as suits it: five times the rate, and labels as they are
+    layer = dw.supervise(dw.nn.shallow(table.spec), table.spec)
+    layer = dw.Descent(layer, "AdamW", lr=5 * lr, weight_decay=0.01)
+
+    def train(step, out):
         hooks = [
             dw.hooks.Schedule(dw.hooks.cosine, warmup=0.05),
             dw.hooks.Clip(norm=1.0),
@@ -60,10 +65,8 @@ def deep(
         ]
         return dw.fit(step, table, epochs=epochs, batch=batch, seed=seed, hooks=hooks, out=out)
 
-    # the single layer as suits it: five times the rate, and labels as they are
-    layer = dw.supervise(dw.nn.shallow(table.spec), table.spec)
-    single = train(layer, 5 * lr, home(out) / "shallow")
-    run = train(dw.supervise(net, table.spec, **soft), lr, home(out))
+    single = train(layer, home(out) / "shallow")
+    run = train(network, home(out))
     run.test()
     run.rival("a single layer", single.predict(table.test.x))
     layers = "one hidden layer" if len(hidden) == 1 else f"{len(hidden)} hidden layers"
