@@ -201,7 +201,6 @@ class Diagnose(Hook):
     def __init__(self, *, every: int = 50):
         self.every = every
         self.sums: dict[str, Tensor] = {}
-        self.first: dict[str, Tensor] = {}
         self.taken = 0
         self.rows: list[dict[str, Any]] = []  # kept for a resume after the last step
         self._handles: list[Any] = []
@@ -216,7 +215,6 @@ class Diagnose(Hook):
             if loop.count % self.every:
                 return
             now = {n: w.grad.norm() for n, w in named.items() if w.grad is not None}
-            self.first = self.first or now
             self.sums = {n: self.sums.get(n, 0.0) + value for n, value in now.items()}
             self.taken += 1
 
@@ -251,7 +249,7 @@ class Diagnose(Hook):
         return rows
 
     def state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("sums", "first", "taken", "rows")}
+        return {name: getattr(self, name) for name in ("sums", "taken", "rows")}
 
     def restore(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
