@@ -74,7 +74,7 @@ def machine() -> dict[str, Any]:
 
     packages = {}
     for name in ("deepweave", "torch", "numpy", "scikit-learn", "torchmetrics", "pytorch-lightning",
-                 "keras", "skorch", "accelerate", "fastai"):  # fmt: skip
+                 "keras", "skorch", "accelerate", "fastai", "monai"):  # fmt: skip
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"(<!-- include: (\S+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-PARTS = ("core", "hooks", "functional", "nn", "objectives", "data", "metrics", "run", "testing")
+PARTS = ("core", "hooks", "functional", "nn", "objectives", "search", "data", "metrics", "run")
+PARTS += ("explain", "testing")
 
 
 def source(path: str, name: str) -> str:

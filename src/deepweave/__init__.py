@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
         chance as chance,
         core as core,
         data as data,
+        explain as explain,
         functional as functional,
         hooks as hooks,
         metrics as metrics,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
         recipes as recipes,
         report as report,
         run as run,
+        search as search,
         testing as testing,
     )
     from deepweave.core import (
@@ -31,26 +33,38 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
         Population as Population,
         Step as Step,
         fit as fit,
+        place as place,
     )
     from deepweave.hooks import find_lr as find_lr
     from deepweave.objectives import (
+        SAM as SAM,
+        Augment as Augment,
         Classify as Classify,
+        CutMix as CutMix,
+        Mixup as Mixup,
+        Noise as Noise,
+        Penalize as Penalize,
         Regress as Regress,
         Segment as Segment,
         supervise as supervise,
     )
     from deepweave.run import Run as Run, load as load
+    from deepweave.search import space as space, tune as tune
 
 _HOMES = {  # the public face: module -> the names it lends to the package
-    "deepweave.core": ("Descent", "Hook", "Objective", "Population", "Step", "fit"),
+    "deepweave.core": ("Descent", "Hook", "Objective", "Population", "Step", "fit", "place"),
     "deepweave.hooks": ("find_lr",),
-    "deepweave.objectives": ("Classify", "Regress", "Segment", "supervise"),
+    "deepweave.objectives": (
+        *("Augment", "Classify", "CutMix", "Mixup", "Noise", "Penalize", "Regress", "SAM"),
+        *("Segment", "supervise"),
+    ),
     "deepweave.run": ("Run", "load"),
+    "deepweave.search": ("space", "tune"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (
-    *("archive", "blueprint", "chance", "core", "data", "functional", "hooks", "metrics", "nn"),
-    *("objectives", "recipes", "report", "run", "testing"),
+    *("archive", "blueprint", "chance", "core", "data", "explain", "functional", "hooks"),
+    *("metrics", "nn", "objectives", "recipes", "report", "run", "search", "testing"),
 )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
+from deepweave.run import first
 from deepweave.version import __version__
 
 HERE = str(Path(__file__).parent)
@@ -33,19 +34,54 @@ def build() -> App:
     for one in recipes.every():
         run.command(_runner(one), name=one.name.replace("_", "-"), help=one.about)
     app.command(run)
-    for command in (list_, resume, predict, export, compare):
+    for command in (list_, resume, predict, export, compare, tune):
         app.command(command, name=command.__name__.rstrip("_"))
     return app
 
 
+WHERE = {  # options of every recipe, and of resume
+    "devices": "cpu, cuda, cuda:1, a number of devices or a list as 0,1: a process for each.",
+    "precision": "float32, bf16 or fp16.",
+    "strategy": "of several processes: ddp (each has all weights) or fsdp (a part of them).",
+}
+
+
 def _runner(one: Any) -> Any:
     import functools
+    import inspect
 
     @functools.wraps(one.function)
     def call(*args: Any, **kwargs: Any) -> None:
-        tell(one.function(*args, **kwargs))
+        where = {name: kwargs.pop(name, None) for name in WHERE}
+        _there(lambda: one.function(*args, **kwargs), **where)
 
+    signature = inspect.signature(one.function)
+    more = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, Parameter(help=told, group="Where it runs")],
+        )
+        for name, told in WHERE.items()
+    ]
+    call.__signature__ = signature.replace(  # pyright: ignore[reportAttributeAccessIssue]
+        parameters=[*signature.parameters.values(), *more]
+    )
     return call
+
+
+def _there(work: Any, devices: str | None = None, **where: str | None) -> None:
+    """Do the work where it is asked for; several processes each get this same command."""
+    from deepweave.core import place
+
+    many = len(devices.split(",")) if devices and not devices.isdigit() else int(devices or 1)
+    with place(devices=devices, **where):
+        if many > 1 and "WORLD_SIZE" not in os.environ:
+            from deepweave.core.launch import launch
+
+            sys.exit(launch(many, ["-m", "deepweave", *_words]))
+        tell(work())
 
 
 def list_() -> None:
@@ -66,16 +102,20 @@ def list_() -> None:
     console.print("\nRun one: deepweave run NAME    Its options: deepweave run NAME --help")
 
 
-def resume(folder: Path, /) -> None:
+def resume(folder: Path, /, *, devices: str | None = None, strategy: str | None = None) -> None:
     """Go on with a run that was stopped or killed, to the same result.
 
     Parameters
     ----------
     folder: the folder of the run.
+    devices: as for run; not necessarily those it began on.
+    strategy: of several processes: ddp or fsdp.
     """
     from deepweave import recipes
 
-    tell(recipes.go_on(folder))
+    precision = recipes.begun(folder).get("place", {}).get("precision")
+    where = {"devices": devices, "precision": precision, "strategy": strategy}
+    _there(lambda: recipes.go_on(folder), **where)
 
 
 def predict(folder: Path, /, *, data: str, out: Path) -> None:
@@ -137,8 +177,44 @@ def compare(*folders: Path, out: Annotated[Path, Parameter()] = Path("comparison
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
 
 
+def tune(
+    recipe: str,
+    /,
+    *,
+    over: tuple[str, ...] = (),
+    set: tuple[str, ...] = (),
+    trials: int = 20,
+    processes: int = 1,
+    seed: int = 0,
+    quick: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Search over a recipe's options by its validation loss, then run the best with its page.
+
+    Parameters
+    ----------
+    recipe: the recipe's name.
+    over: an option and its space: "lr=log(1e-4, 1e-1)", "hidden=choice(64, 128 128)".
+    set: an option that is the same for all trials: epochs=30.
+    trials: settings to try.
+    processes: trials that run at once.
+    seed: fixes which settings are tried.
+    quick: smoke trials of seconds.
+    out: the folder of the search; the same folder goes on after a kill.
+    """
+    from deepweave import tuner
+
+    study, run = tuner.tune(
+        recipe, over, set, trials=trials, processes=processes, seed=seed, quick=quick, out=out
+    )
+    print(study)  # noqa: T201
+    tell(run)
+
+
 def tell(run: Any) -> None:
     """The end of a run: a small table and where the page is."""
+    if not first():
+        return
     from rich.console import Console
     from rich.table import Table
 
@@ -164,8 +240,12 @@ def _number(value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
 
 
+_words: list[str] = []  # of the command under way
+
+
 def main(words: list[str] | None = None) -> None:
     """Run the command line; the user's mistakes give one line and exit code 2."""
+    _words[:] = sys.argv[1:] if words is None else words
     showing, warnings.showwarning = warnings.showwarning, _warn
     try:
         build()(words, exit_on_error=False, print_error=False)
@@ -210,4 +290,5 @@ def _leave(error: BaseException, code: int, message: str = "") -> None:
 
 
 def _warn(message: Warning | str, category: Any, *_: Any, **__: Any) -> None:
-    print(f"deepweave: note: {' '.join(str(message).split())}", file=sys.stderr)  # noqa: T201
+    if first():
+        print(f"deepweave: note: {' '.join(str(message).split())}", file=sys.stderr)  # noqa: T201

@@ -48,6 +48,9 @@ def describe(run: Run, loop: Loop) -> None:
     if step.members is not None:
         info["members"] = step.members
     optimizers = [_plainly(one) for one in step.optimizers]
+    rates = getattr(step, "rates", None)
+    if rates is not None:  # a population's own: the optimizer itself runs at 1
+        optimizers[0] |= {"lr": None, "lr_low": float(rates.min()), "lr_high": float(rates.max())}
     info["optimizer"] = optimizers[0] if optimizers else {}
     if len(optimizers) > 1:
         info["optimizers"] = optimizers
@@ -294,11 +297,16 @@ def predict_file(folder: str | Path, source: str, out: str | Path) -> int:
     if not out.resolve().parent.is_dir():
         raise FileNotFoundError(f"predict: there is no folder {out.resolve().parent}")
     run = revive(folder)
+    if run.data.spec.task == "segmentation" and out.suffix == ".csv":
+        raise ValueError(f"predict: masks go into a .npz, got {out.name}")
     data = import_module("deepweave.data")
     x, _, names = data.read(source, run.data.preparation)
     prediction = predict(run, x).double()
-    spec, columns = run.data.spec, {"id": list(names)}
-    if spec.task == "regression":
+    spec = run.data.spec
+    columns: dict[str, Any] = {"id": list(names)}
+    if spec.task == "segmentation":
+        columns["prediction"] = prediction.float().numpy()
+    elif spec.task == "regression":
         flat = prediction.reshape(len(x), -1)
         columns |= {name: flat[:, i].numpy() for i, name in enumerate(spec.targets)}
     else:

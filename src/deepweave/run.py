@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,22 @@ def _write(path: Path, raw: bytes) -> Path:
     return path
 
 
+def first() -> bool:
+    """Whether this process writes: it is the only one, or the first of several (rank 0)."""
+    found = sys.modules.get("torch.distributed")
+    if found is not None and found.is_available() and found.is_initialized():
+        return found.get_rank() == 0
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 FORMAT = "deepweave run 1"
 CHECKPOINT = Path("checkpoint", "last.safetensors")
 
 
 class Run:
     """One run: its folder, its settings and scores, and, while it is alive, what it trained.
+
+    Of several processes only the first has the folder; in the others it is None.
 
     Args:
         folder: where the run lives; None for a run that leaves no files.
@@ -84,7 +95,7 @@ class Run:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, resume: bool = False):
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None or not first() else Path(folder)
         self.resume = resume
         self.info: dict[str, Any] = {"format": FORMAT}
         self.history: list[dict[str, Any]] = []
@@ -110,7 +121,7 @@ class Run:
         Raises:
             ValueError: the folder holds training already, which would be lost.
         """
-        run = cls(claim("runs", out) if isinstance(out, str) else out)
+        run = cls(claim("runs", out) if isinstance(out, str) and first() else out)
         run.refuse_taken()
         run.info = {"format": FORMAT}  # an earlier try that failed leaves nothing behind
         return run
@@ -204,8 +215,10 @@ class Run:
         """Predictions for inputs in the model's form, in the form that metrics take."""
         return _outcome().predict(self, x)
 
-    def report(self) -> Path:
-        """Write the page and the card; the page's path."""
+    def report(self) -> Path | None:
+        """Write the page and the card; the page's path, or None in a process that writes none."""
+        if not first():
+            return None
         if self.folder is None:
             raise ValueError("report: this run has no folder: pass out= to fit")
         self.info["status"] = "finished"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class Model:
 
     make: Callable[[Any], nn.Module]
     shape: tuple[int, ...] = (6,)
+    pixels: bool = False  # whether it says something of every pixel
 
 
 MODELS: dict[str, Model] = {
@@ -45,6 +47,10 @@ MODELS: dict[str, Model] = {
     "mlp of images": Model(lambda s: dw.nn.mlp(s, hidden=(8,), activation="silu"), (1, 3, 3)),
     "your own module": Model(
         lambda s: nn.Sequential(nn.Linear(s[0][0], 5), nn.Softplus(), nn.Linear(5, s[1]))
+    ),
+    "segmenter": Model(lambda s: dw.nn.segmenter(s, widths=(4, 6)), (6, 4, 4), pixels=True),
+    "segmenter, odd sizes": Model(
+        lambda s: dw.nn.segmenter(s, widths=(2, 3, 4), activation="gelu"), (1, 9, 11), pixels=True
     ),
 }
 
@@ -68,11 +74,74 @@ OBJECTIVES: dict[str, Method] = {
     "Classify, multi-label": Method(
         lambda m: dw.Classify(m, multilabel=True), 3, lambda n: _y(2, n, 3).float()
     ),
+    "Classify, focal": Method(
+        lambda m: dw.Classify(m, partial(dw.functional.focal, gamma=2.0)), 3, lambda n: _y(3, n)
+    ),
+    "Classify, focal, multi-label": Method(
+        lambda m: dw.Classify(m, dw.functional.focal, multilabel=True),
+        3,
+        lambda n: _y(2, n, 3).float(),
+    ),
+    "Classify, hinge": Method(lambda m: dw.Classify(m, dw.functional.hinge), 1, lambda n: _y(2, n)),
+    "Classify, multi-class hinge": Method(
+        lambda m: dw.Classify(m, dw.functional.multiclass_hinge, class_weight=[1.0, 2.0, 0.5]),
+        3,
+        lambda n: _y(3, n),
+    ),
     "Regress": Method(dw.Regress, 1, lambda n: _x(n)),
+    "Regress, huber": Method(
+        lambda m: dw.Regress(m, partial(dw.functional.huber, delta=0.5)), 1, lambda n: _x(n)
+    ),
+    "Regress, quantile": Method(
+        lambda m: dw.Regress(m, partial(dw.functional.quantile, levels=(0.1, 0.5, 0.9))),
+        3,
+        lambda n: _x(n),
+    ),
+    "Regress, gaussian, several targets": Method(
+        lambda m: dw.Regress(m, partial(dw.functional.gaussian_nll, floor=0.5)),
+        4,
+        lambda n: _x(n, 2),
+    ),
     "Regress, several targets": Method(dw.Regress, 2, lambda n: _x(n, 2)),
     "Segment": Method(dw.Segment, 3, lambda n: _y(3, n, 4, 4), pixels=True),
     "Segment, one mask": Method(
         lambda m: dw.Segment(m, share=1.0), 1, lambda n: _y(2, n, 4, 4), pixels=True
+    ),
+    "Segment, tversky": Method(
+        lambda m: dw.Segment(m, partial(dw.functional.tversky, gamma=0.75)),
+        1,
+        lambda n: _y(2, n, 4, 4),
+        pixels=True,
+    ),
+    "Segment, focal and Dice": Method(
+        lambda m: dw.Segment(m, dw.functional.focal, share=0.5),
+        1,
+        lambda n: _y(2, n, 4, 4),
+        pixels=True,
+    ),
+    "Penalize L1 of Classify": Method(
+        lambda m: dw.Penalize(dw.Classify(m), l1=1e-3), 3, lambda n: _y(3, n)
+    ),
+    "Penalize elastic net and groups of Regress": Method(
+        lambda m: dw.Penalize(dw.Regress(m), l1=1e-3, l2=1e-3, group=1e-3), 1, lambda n: _x(n)
+    ),
+    "Mixup of Classify": Method(lambda m: dw.Mixup(dw.Classify(m)), 3, lambda n: _y(3, n)),
+    "Mixup of Regress": Method(lambda m: dw.Mixup(dw.Regress(m), 1.0), 1, lambda n: _x(n)),
+    "CutMix of Segment": Method(
+        lambda m: dw.CutMix(dw.Segment(m)), 3, lambda n: _y(3, n, 4, 4), pixels=True
+    ),
+    "Noise of Classify": Method(lambda m: dw.Noise(dw.Classify(m)), 3, lambda n: _y(3, n)),
+    "Augment of Segment": Method(
+        lambda m: dw.Augment(dw.Segment(m), dw.functional.brightness, dw.functional.noise),
+        3,
+        lambda n: _y(3, n, 4, 4),
+        pixels=True,
+    ),
+    "SAM of Classify": Method(lambda m: dw.SAM(dw.Classify(m)), 3, lambda n: _y(3, n)),
+    "SAM of Penalize L2 of Noise of Mixup of Regress": Method(
+        lambda m: dw.SAM(dw.Penalize(dw.Noise(dw.Mixup(dw.Regress(m)), 0.05), l2=1e-4)),
+        1,
+        lambda n: _x(n),
     ),
 }
 
@@ -106,6 +175,10 @@ class PerPixel(nn.Module):
 def cell(objective: str, model: str, samples: int = 8) -> tuple[dw.Objective, Any]:
     """An objective over a model, and a batch for it."""
     method, kind = OBJECTIVES[objective], MODELS[model]
+    if method.pixels and kind.pixels:
+        net = kind.make((kind.shape, method.outputs))
+        y = method.targets(samples).repeat(1, 3, 3)[:, : kind.shape[1], : kind.shape[2]]
+        return method.make(net), (_x(samples, *kind.shape), y)
     if method.pixels:
         return method.make(pixelwise(method, kind)), (_x(samples, 6, 4, 4), method.targets(samples))
     net = kind.make((kind.shape, method.outputs))
@@ -113,14 +186,15 @@ def cell(objective: str, model: str, samples: int = 8) -> tuple[dw.Objective, An
 
 
 def crossings() -> list[tuple[str, str, str]]:
-    """Every objective x model x runner that makes sense: images have no pixels to segment here."""
+    """Every objective x model x runner that makes sense: one class each, or one for each pixel."""
     return [
         (o, m, r)
         for o in OBJECTIVES
         for m in MODELS
         for r in RUNNERS
-        if not (OBJECTIVES[o].pixels and MODELS[m].shape != (6,))
-    ]
+        if (MODELS[m].pixels or MODELS[m].shape == (6,) if OBJECTIVES[o].pixels
+            else not MODELS[m].pixels)
+    ]  # fmt: skip
 
 
 def page() -> str:

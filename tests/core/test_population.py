@@ -140,3 +140,59 @@ def test_bad_populations(batch):
         dw.Population([objective, dw.Classify(dw.nn.mlp((6, 4)))])
     with pytest.raises(ValueError, match=r"batch must be \(n, B, ...\) with n = 2.*shared=True"):
         dw.fit(dw.Population(objective, 2), [batch], epochs=1)
+
+
+def test_take_keeps_weights_rates_and_the_optimizer():
+    """Members taken go on as if they had never been with others."""
+
+    def batches(n):
+        generator = torch.Generator().manual_seed(3)
+        return [
+            (torch.randn(8, 4, generator=generator), torch.randint(3, (8,), generator=generator))
+            for _ in range(n)
+        ]
+
+    def population(which):
+        torch.manual_seed(0)
+        nets = [dw.Classify(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)))
+                for _ in range(4)]  # fmt: skip
+        rates, decays = [1e-2, 2e-2, 3e-2, 4e-2], [0.1, 0.2, 0.3, 0.4]
+        return dw.Population(
+            [nets[i] for i in which], shared=True, lr=[rates[i] for i in which],
+            decay=[decays[i] for i in which],
+        )  # fmt: skip
+
+    whole, part = population(range(4)), population([3, 1])
+    for batch in batches(5):
+        whole(batch)
+        part(batch)
+    whole.take([3, 1])
+    assert whole.members == 2
+    for batch in batches(5):
+        whole(batch)
+        part(batch)
+    for name, value in part.weights().items():
+        torch.testing.assert_close(whole.weights()[name], value, rtol=1e-4, atol=1e-5)
+    twice = population(range(4))
+    twice.take([2, 2, 0])
+    twice(batches(1)[0])
+    weights = twice.weights()["model.0.weight"]
+    assert torch.equal(weights[0], weights[1])
+    assert twice.rates.tolist() == [3e-2, 3e-2, 1e-2]
+    with pytest.raises(ValueError, match=r"take needs members in 0..2, got \[3\]"):
+        twice.take([3])
+    with pytest.raises(ValueError, match="take needs members"):
+        twice.take([])
+
+
+def test_members_of_other_structure_are_refused():
+    with pytest.raises(ValueError, match=r"Population: not all members have model\.2\.weight"):
+        dw.Population([dw.Classify(dw.nn.mlp((4, 3), (3,))), dw.Classify(dw.nn.shallow((4, 3)))])
+
+
+def test_the_rates_of_members_are_told():
+    many = dw.Population(dw.Classify(net(0)), 3, shared=True, lr=[1e-3, 1e-2, 1e-1])
+    run = dw.fit(many, data(2), steps=2)
+    assert run.info["optimizer"]["lr"] is None
+    assert run.info["optimizer"]["lr_low"] == 1e-3
+    assert run.info["optimizer"]["lr_high"] == 1e-1

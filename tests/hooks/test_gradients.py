@@ -108,6 +108,19 @@ def test_clip_is_for_each_member_by_itself(make):
             torch.testing.assert_close(many[i], one, rtol=1e-4, atol=1e-6)
 
 
+def test_clip_by_value_of_each_member():
+    members = [dw.Classify(network(8)) for _ in range(2)]
+    with torch.no_grad():
+        for weight in members[1].parameters():
+            weight.mul_(20.0)
+    many = dw.Population(copy.deepcopy(members), optimizer="SGD", lr=0.0, shared=True)
+    (together,) = slopes(many, Clip(value=0.01), steps=1)
+    for i, member in enumerate(members):
+        (alone,) = slopes(dw.Descent(member, "SGD", lr=0.0), Clip(value=0.01), steps=1)
+        for one, all_of_them in zip(alone, together):
+            torch.testing.assert_close(all_of_them[i], one, rtol=1e-4, atol=1e-6)
+
+
 def test_clip_is_gone_after_the_run_and_after_an_error():
     step = dw.Descent(dw.Classify(network(8)), "SGD", lr=0.0)
     dw.fit(step, [batch()], steps=1, hooks=[Clip(1e-6)])

@@ -22,7 +22,7 @@ def test_the_structure_of_mlp():
     assert kinds(dw.nn.mlp(((1, 2, 2), 3), (8,)))[0] == "Flatten"
     net = dw.nn.mlp((4, 3), (8,), dropout=0.2, norm="batch")
     assert kinds(net) == ["Dense", "BatchNorm1d", "ReLU", "Dropout", "Dense"]
-    assert net[3].p == 0.2
+    assert net[3].rate == 0.2
     assert kinds(dw.nn.mlp((4, 3), (8,), norm="layer"))[1] == "LayerNorm"
     widths = [(m.in_features, m.out_features) for m in dw.nn.mlp((4, 3), (7, 5)) if
               isinstance(m, Dense)]  # fmt: skip

@@ -302,7 +302,7 @@ def test_outputs_of_as_many_numbers_are_not_enough():
 
 def test_labels_out_of_range_later_than_the_first_batch():
     batches = [(X, torch.tensor([0, 1, 2, 0])), (X, torch.tensor([0, 1, 7, 0]))]
-    with pytest.raises(ValueError, match=r"Classify: labels must lie in 0..2, got 0..7"):
+    with pytest.raises(ValueError, match=r"cross_entropy: labels must lie in 0..2, got 0..7"):
         dw.fit(dw.Classify(nn.Linear(3, 3)), batches, epochs=1)
 
 

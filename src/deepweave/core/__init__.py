@@ -8,6 +8,7 @@ that happens while training is a hook of a few lines (:mod:`deepweave.hooks`).
 from deepweave.core.descent import Descent, make_optimizer
 from deepweave.core.loop import Hook, Loop, fit, move
 from deepweave.core.objective import Batch, Logs, Objective, Step, Weights
+from deepweave.core.places import Place, place
 from deepweave.core.population import Population
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "Logs",
     "Loop",
     "Objective",
+    "Place",
     "Population",
     "Step",
     "Weights",
     "fit",
     "make_optimizer",
     "move",
+    "place",
 ]

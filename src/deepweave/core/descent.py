@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from deepweave.core.objective import Batch, Logs, Objective, Step
+from deepweave.core.objective import Batch, Logs, Objective, Step, Weights
 
 
 def make_optimizer(
@@ -83,7 +83,8 @@ class Descent(Step):
         self.objective = objective
         self.optimizer = make_optimizer(optimizer, weights, lr=lr, **options)
         self.accumulate = accumulate
-        self._weights = [w for group in self.optimizer.param_groups for w in group["params"]]
+        self.engine: Any = None  # how several processes or fp16 learn, while fit runs
+        self._weights = self.trained
         self._inputs = None if only is None else weights
         self._waiting = 0  # batches whose gradients wait for the update
 
@@ -91,17 +92,30 @@ class Descent(Step):
     def optimizers(self) -> list[Optimizer]:
         return [self.optimizer]
 
+    @property
+    def trained(self) -> list[Tensor]:
+        """The weights the optimizer changes."""
+        return [w for group in self.optimizer.param_groups for w in group["params"]]
+
     def __call__(self, batch: Batch) -> Logs:
+        if self.engine is not None:
+            return self.engine(batch)
         loss, logs = self.objective(batch)
         scaled = loss if self.accumulate == 1 else loss / self.accumulate
         scaled.backward(inputs=self._inputs)
-        self._waiting += 1
-        if self._waiting == self.accumulate:
-            self._waiting = 0
+        if self.ready():
             self.optimizer.step()
             for weight in self._weights:  # what zero_grad does, in a tenth of its time
                 weight.grad = None
         return {"loss": loss.detach(), **logs}
+
+    def ready(self) -> bool:
+        """Count a batch; whether the slopes that wait are enough for an update."""
+        self._waiting = (self._waiting + 1) % self.accumulate
+        return self._waiting == 0
+
+    def weights(self) -> Weights:
+        return super().weights() if self.engine is None else self.engine.weights()
 
     def state(self) -> dict[str, Any]:
         slopes = {n: w.grad for n, w in self.objective.named_parameters() if w.grad is not None}

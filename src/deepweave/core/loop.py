@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deepweave import chance
 from deepweave.core.descent import Descent
 from deepweave.core.objective import Batch, Logs, Objective, Step
+from deepweave.core.places import Place, settle
 from deepweave.core.population import Population
 from deepweave.run import Run, derive
 
@@ -22,8 +23,12 @@ from deepweave.run import Run, derive
 class Hook:
     """What happens while a loop runs; every method may be left out.
 
-    ``state`` and ``restore`` make it part of the checkpoint.
+    ``state`` and ``restore`` make it part of the checkpoint. Of several processes that learn
+    together each runs all hooks, and all must decide alike; ``writes = True`` marks a hook that
+    only the first one runs.
     """
+
+    writes = False
 
     def begin(self, loop: Loop) -> None: ...
     def after_step(self, loop: Loop, logs: Logs) -> None: ...
@@ -46,7 +51,7 @@ class Loop:
         self.steps: int | None = None  # how many in all, if known
         self.epochs: int | None = None
         self.seed = 0
-        self.device = torch.device("cpu")
+        self.place = Place()
         self.count = 0  # steps done
         self.epoch = 0  # the epoch under way
         self.position = 0  # batches of it already learnt from
@@ -54,6 +59,10 @@ class Loop:
         self.current: Batch = None  # the last batch learnt from
         self.began = time.perf_counter()
         self.earlier = 0.0  # seconds spent before a resume
+
+    @property
+    def device(self) -> torch.device:
+        return self.place.device
 
     @property
     def seconds(self) -> float:
@@ -74,6 +83,8 @@ class Loop:
 
     def batches(self) -> Iterator[Batch]:
         """The rest of the epoch under way, on the device, in an order the seed alone decides."""
+        if self.place.own:
+            self.source.sampler.set_epoch(self.epoch)  # pyright: ignore[reportAttributeAccessIssue]
         epoch = getattr(self.source, "epoch", None)
         if callable(epoch):
             batches: Any = epoch(self.epoch, seed=self.seed, start=self.position)
@@ -86,7 +97,8 @@ class Loop:
         return (move(batch, self.device) for batch in batches)
 
     def state(self) -> dict[str, Any]:
-        """Everything a checkpoint keeps."""
+        """Everything a checkpoint keeps; several processes gather it together."""
+        self.place.level()
         return {
             "count": self.count,
             "epoch": self.epoch,
@@ -95,10 +107,13 @@ class Loop:
             "stop": self.stop,
             "step": self.step.state(),
             "chance": chance.snapshot(),
+            "place": self.place.state(),
             "hooks": [[type(hook).__name__, hook.state()] for hook in self.hooks],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        if self.place.engine is not None:
+            state = self.place.engine.scatter(state)
         self.step.restore(state["step"])
         names = [type(hook).__name__ for hook in self.hooks]
         saved = [name for name, _ in state["hooks"]]
@@ -109,6 +124,7 @@ class Loop:
         self.count, self.epoch, self.position = state["count"], state["epoch"], state["position"]
         self.earlier, self.stop = state["seconds"], state["stop"]
         chance.restore(state["chance"])
+        self.place.restore(state.get("place", {}), self.seed, self.count)
 
 
 def _plain(value: Any) -> Any:
@@ -164,7 +180,9 @@ def fit(
     batch: int | None = None,
     hooks: Sequence[Hook] = (),
     seed: int = 0,
-    device: torch.device | str | None = None,
+    devices: Any = None,
+    precision: str | None = None,
+    strategy: str | None = None,
     out: Run | str | Path | bool | None = None,
     **options: Any,
 ) -> Run:
@@ -176,16 +194,24 @@ def fit(
         source: an iterable of batches; or a whole data set (``train``, ``validation``, ``test``),
             which makes it a run with validation, early stopping, progress and a folder.
         epochs, steps: how long; whichever is reached first.
-        batch: the batch size, for a whole data set (128) or a split of one.
+        batch: the batch size, for a whole data set (128) or a split of one; of all processes
+            together where there are several.
         hooks: further hooks; one of the same class takes the place of a default one.
         seed: fixes the order of data and every random draw in training.
-        device: by default a GPU if there is one.
+        devices: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, a number of devices, or a list of them; by
+            default a GPU if there is one. More than one: a process for each, which ``torchrun
+            --nproc-per-node N`` starts (for a recipe ``deepweave run NAME --devices N``).
+        precision: ``"float32"``, ``"bf16"`` or ``"fp16"``: of the forward pass, by autocast; the
+            weights stay as they are.
+        strategy: of several processes: ``"ddp"`` (each has all weights; the default) or
+            ``"fsdp"`` (each has a part of them).
         out: the run's folder. None: the next free one under ``runs/`` for a whole data set, none
             for bare batches. False: none. A folder with an unfinished run is gone on with when
             ``out`` is ``Run(folder, resume=True)``.
 
     Raises:
-        ValueError: nothing to train, no length given, or a batch the objective cannot take.
+        ValueError: nothing to train, no length given, a batch the objective cannot take, or a
+            place that there is not.
     """
     if isinstance(step, Objective):
         step = Descent(step, **options)
@@ -199,32 +225,41 @@ def fit(
         if not whole:
             raise ValueError("fit: give epochs= or steps=")
         epochs = 20
+    place = settle(devices, precision, strategy, step)
+    feed = source.train if whole else source
+    size = batch or 128
+    if hasattr(feed, "batches") and size < place.count:
+        many = f"{place.count} processes"
+        raise ValueError(f"fit: batch={size} has not one sample for each of {many}")
+    place.join()
     run = Run.of(out, whole, type(step.objective).__name__.lower())
     run.step = step
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    feed = source.train if whole else source
+    folder = place.first(lambda: run.folder is not None)
     if hasattr(feed, "batches"):
-        feed = _resident(feed, target)
+        feed = _resident(feed, place.device)
         own = {"members": step.members} if step.members is not None and not step.shared else {}
-        feed = feed.batches(batch or 128, **own)
+        feed = feed.batches(size, **own)
     elif batch is not None:
         raise TypeError("fit: batch= is for a data set; these batches come ready-made")
+    else:
+        place.divided(feed)
     from deepweave.hooks import kept, standard
 
     if whole:
         run.data = source
-        hooks = standard(hooks, source, run.folder is not None)
+        hooks = standard(hooks, source, folder)
     else:
-        hooks = kept(hooks, run.folder is not None)
+        hooks = kept(hooks, folder)
     loop = Loop(step, feed, hooks, run)
-    loop.device = target
+    loop.place = place
     loop.epochs, loop.seed = epochs, seed
     length = len(feed) if hasattr(feed, "__len__") else None
     known = [n for n in (steps, epochs * length if epochs and length else None) if n is not None]
     loop.steps = min(known) if known else None
     outside, threads = chance.snapshot(), torch.get_num_threads()
     try:
-        step.to(loop.device)
+        if place.strategy != "fsdp":  # whose parts move by themselves
+            step.to(place.device)
         _loop(loop, steps)
     finally:
         chance.restore(outside)
@@ -248,7 +283,7 @@ def _choose_threads(loop: Loop, batch: Batch) -> None:
 
     The choice depends on the size of the step alone, so that a resumed run makes the same one.
     """
-    if loop.device.type != "cpu" or torch.get_num_threads() == 1:
+    if loop.device.type != "cpu" or torch.get_num_threads() == 1 or loop.place.count > 1:
         return
     if not isinstance(loop.step, Descent | Population):
         return  # a step of another kind may not evaluate a batch of its source
@@ -270,11 +305,14 @@ def _one(batch: Batch) -> Batch:
 
 
 def _loop(loop: Loop, limit: int | None) -> None:
-    step, hooks, run = loop.step, loop.hooks, loop.run
-    chance.seed_all(derive(loop.seed, "train"))
+    step, run, place = loop.step, loop.run, loop.place
+    hooks = [hook for hook in loop.hooks if not (place.rank and hook.writes)]
+    place.seed(loop.seed)
     step.objective.train()
+    place.note(run.info)
     run.begin(loop)
     try:
+        place.begin(step)
         for hook in hooks:
             hook.begin(loop)
         after_step = [h.after_step for h in hooks if type(h).after_step is not Hook.after_step]
@@ -305,12 +343,17 @@ def _loop(loop: Loop, limit: int | None) -> None:
                     act(loop)
         for hook in hooks:
             hook.end(loop)
+        place.end(trained=True)
     except BaseException as error:
         for optimizer in step.optimizers:
             optimizer.zero_grad()  # half a step must not leak into the next run
-        run.failed(loop, error)
-        raise
+        told = place.told(error)
+        run.failed(loop, told)
+        if told is error:
+            raise
+        raise told from None
     finally:
         for hook in hooks:
             hook.close(loop)
+        place.end(trained=False)
     run.finished(loop)

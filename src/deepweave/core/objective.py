@@ -15,6 +15,13 @@ Logs = dict[str, Tensor]
 Weights = dict[str, Tensor]
 
 
+def rows(batch: Batch) -> int:
+    """How many samples a batch has: the length of the first tensor in it."""
+    if isinstance(batch, Tensor):
+        return len(batch)
+    return rows(next(iter(batch.values() if isinstance(batch, dict) else batch)))
+
+
 class Objective(nn.Module, ABC):
     """A method as a module: owns what it trains, maps a batch to a loss and to scalars to log.
 
@@ -42,6 +49,23 @@ class Objective(nn.Module, ABC):
     def predict(self, x: Any) -> Tensor:
         """What the trained method says of inputs, in the form that metrics take."""
         raise TypeError(f"{type(self).__name__}: has no predictions of its own")
+
+    def mass(self, batch: Batch) -> float | Tensor:
+        """What a batch counts for in a mean over batches: its samples, or the sum of their weights.
+
+        The loss of a batch in parts is sum_r m_r loss_r / sum_r m_r. An objective that weighs
+        its samples has ``importance(y, weight)``, as the supervised ones do; one whose loss is
+        another kind of mean says here what it is.
+        """
+        inner = getattr(self, "objective", None)
+        if isinstance(inner, Objective):
+            return inner.mass(batch)
+        weigh = getattr(self, "importance", None)
+        if weigh is not None and isinstance(batch, tuple | list) and len(batch) in (2, 3):
+            found = weigh(batch[1], batch[2] if len(batch) == 3 else None)
+            if found is not None:
+                return found.double().sum()
+        return rows(batch)
 
     def check(self, batch: Batch) -> None:
         """Raise ValueError, in one line, for a batch this objective cannot learn from.

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from deepweave import chance
 from deepweave.core.descent import make_optimizer
 from deepweave.core.objective import Batch, Logs, Objective, Step, Weights
-from deepweave.core.stacked import stacked
+from deepweave.core.stacked import over_members, stacked
 from deepweave.run import derive
 
 
@@ -63,6 +63,8 @@ class Population(Step):
             params, buffers = torch.func.stack_module_state(copies)  # pyright: ignore[reportArgumentType]
         except RuntimeError as error:
             raise ValueError(f"Population: the members differ in shape: {error}") from None
+        except KeyError as error:
+            raise ValueError(f"Population: not all members have {error.args[0]}") from None
         self.stacked: Weights = {k: v.detach().requires_grad_() for k, v in params.items()}
         self.buffers: Weights = buffers
         self.best = 0  # the member to hand over; validation says which
@@ -100,14 +102,12 @@ class Population(Step):
         self.objective.check(batch if self.shared else _first(batch, self.members or 1))
 
     def _losses(self, batch: Batch, shared: bool) -> tuple[Tensor, Logs, Weights]:
-        def one(weights: Weights, buffers: Weights, batch: Batch) -> Any:
-            return self.objective.at(weights, buffers, batch)
+        def one(weights: Weights, buffers: Weights, own: Batch, all_: Batch) -> Any:
+            return self.objective.at(weights, buffers, all_ if shared else own)
 
-        over = (0, 0, None if shared else 0)
+        own = (self.stacked, self.buffers, () if shared else batch)
         with stacked():
-            losses, (logs, buffers) = vmap(one, over, randomness="different")(
-                self.stacked, self.buffers, batch
-            )
+            losses, (logs, buffers) = over_members(one, self.members or 1, own, batch)
         return losses, logs, buffers
 
     def __call__(self, batch: Batch) -> Logs:
@@ -127,12 +127,16 @@ class Population(Step):
         before = torch._foreach_clone(weights)
         self.optimizer.step()
         factor = self.optimizer.param_groups[0]["lr"]
+        kinds = {weight.dtype for weight in weights}
+        rates = {kind: self.rates.to(kind) for kind in kinds}  # pyright: ignore[reportOptionalMemberAccess]
+        shrink = {}
+        if self.decays is not None:
+            shrink = {k: self.decays.to(k) * rate * factor for k, rate in rates.items()}
         for old, new in zip(before, weights):
             shape = (-1, *[1] * (new.dim() - 1))
-            rate = self.rates.to(new.dtype).view(shape)  # pyright: ignore[reportOptionalMemberAccess]
-            torch.lerp(old, new, rate, out=new)
-            if self.decays is not None:
-                new.sub_(old * (self.decays.to(new.dtype).view(shape) * rate * factor))
+            torch.lerp(old, new, rates[new.dtype].view(shape), out=new)
+            if shrink:
+                new.addcmul_(old, shrink[new.dtype].view(shape), value=-1)
 
     def evaluate(self, batch: Batch) -> Logs:
         """Every member's loss and logs on the same batch, (B, ...)."""
@@ -159,6 +163,29 @@ class Population(Step):
         one.load_state_dict({k: v[i] for k, v in self.weights().items()}, False)
         return one
 
+    @torch.no_grad()
+    def take(self, members: Sequence[int]) -> None:
+        """Go on with these members, in this order; one taken twice goes on as two.
+
+        Weights, buffers, rates and the optimizer's state go with them: halving keeps the best
+        half, population-based training puts copies of the good in place of the bad.
+        """
+        n = self.members or 0
+        if not members or not all(0 <= i < n for i in members):
+            raise ValueError(f"Population: take needs members in 0..{n - 1}, got {list(members)}")
+        device = next(iter(self.stacked.values())).device
+        index = torch.tensor(list(members), device=device)
+        for weight in self.stacked.values():
+            state = self.optimizer.state.get(weight, {})
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    state[name] = value.index_select(0, index)
+            weight.data = weight.data.index_select(0, index)
+        self.buffers = {k: v.index_select(0, index) for k, v in self.buffers.items()}
+        self.rates = None if self.rates is None else self.rates[index]
+        self.decays = None if self.decays is None else self.decays[index]
+        self.members, self.best = len(members), 0
+
     def to(self, device: torch.device | str) -> Step:
         for weight in self.stacked.values():
             weight.data = weight.data.to(device)
@@ -166,6 +193,13 @@ class Population(Step):
         self.rates = None if self.rates is None else self.rates.to(device)
         self.decays = None if self.decays is None else self.decays.to(device)
         return super().to(device)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "rates": self.rates, "decays": self.decays}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.rates, self.decays = state["rates"], state["decays"]
 
     def chosen(self) -> Objective:
         """The member whose loss, of validation if there is one, is the lowest."""

@@ -101,7 +101,9 @@ def read(
             if "x" not in held:
                 raise ValueError(f"read: {where} must hold x, got {', '.join(held) or 'nothing'}")
             raw = held["x"]
-            if "y" in held:
+            if "y" in held and target.task == "segmentation":
+                columns = {target.names[0]: held["y"]}
+            elif "y" in held:
                 y = held["y"].reshape(len(held["y"]), -1)
                 columns = {name: y[:, place] for place, name in enumerate(target.names)}
         elif ending in TABLES:

@@ -12,8 +12,10 @@ import numpy as np
 
 from deepweave.data.raw import Raw
 from deepweave.data.resolve import locate
+from deepweave.data.scenes import emoji, shapes
 
 SHIPPED = Path(__file__).with_name("files")
+PHOTOS = "CC0, public domain and CC BY (the photographs, see scikit-image and scikit-learn)"
 UCI = "CC BY 4.0 (UCI), packaged by scikit-learn (BSD-3-Clause)"
 CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -179,6 +181,20 @@ _ROWS = (
         "MNIST (LeCun, Cortes, Burges), the full set",
         "CC BY-SA 3.0 (as usually given)",
         _mnist,
+    ),
+    Named(
+        "shapes",
+        "Shapes on photographs, 48 x 48 pixels, with masks",
+        "drawn shapes on photographs of scikit-image and scikit-learn",
+        PHOTOS,
+        shapes,
+    ),
+    Named(
+        "emoji",
+        "Emoji on photographs, 48 x 48 pixels, with masks",
+        "Noto Color Emoji on photographs of scikit-image and scikit-learn",
+        f"{PHOTOS}, OFL-1.1 (the emoji)",
+        emoji,
     ),
 )
 

@@ -184,7 +184,12 @@ def _targets(y: Any, target: Any) -> dict[str, np.ndarray]:
         held = held[:, 0]
     if held.ndim == 1:
         return {named[0] if named else "y": held}
+    if held.ndim == 3 and held.dtype.kind in "biu":
+        return {named[0] if named else "mask": held}
     if held.ndim != 2 or held.shape[1] == 0:
-        raise ValueError(f"load: y must be (N,) or (N, T), got {held.shape}")
+        raise ValueError(
+            "load: y must be (N,) or (N, T), or masks (N, H, W) of whole numbers, "
+            f"got {held.shape} of {held.dtype}"
+        )
     names = named if len(named) == held.shape[1] else [f"y{i}" for i in range(held.shape[1])]
     return {name: held[:, place] for place, name in enumerate(names)}

@@ -157,6 +157,20 @@ _ROWS = (
         licence="Apache-2.0",
         megabytes=1.6,
     ),
+    Source(
+        name="emoji",
+        title="Noto Color Emoji, the font whose pictures are pasted on photographs",
+        how="apt",
+        package="fonts-noto-color-emoji",
+        version="2.042-0+deb12u1",
+        inside="usr/share/fonts/truetype/noto",
+        files={
+            "NotoColorEmoji.ttf": "e5899ed38b8ed83e08bd3ac5de09791e9d19d288333a796de1d35ad17396f1ec",
+        },
+        licence="OFL-1.1",
+        megabytes=9.9,
+        system=("share/fonts/truetype/noto",),
+    ),
 )
 
 SOURCES: dict[str, Source] = {source.name: source for source in _ROWS}

@@ -53,7 +53,8 @@ class Spec:
             raise ValueError(f"Spec: outputs must be at least 1, got {self.outputs}")
         if self.task == "binary" and self.outputs != 1:
             raise ValueError(f"Spec: a binary task has 1 output, got {self.outputs}")
-        expected = 2 if self.task == "binary" else self.outputs
+        one_mask = self.task == "segmentation" and self.outputs == 1
+        expected = 2 if self.task == "binary" or one_mask else self.outputs
         if self.classes and self.task != "regression" and len(self.classes) != expected:
             raise ValueError(
                 f"Spec: a {self.task} task with {self.outputs} outputs has {expected} class "

@@ -36,6 +36,8 @@ class Target:
         """The number of values that a model gives for one sample."""
         if self.task == "binary":
             return 1
+        if self.task == "segmentation":
+            return 1 if len(self.classes) == 2 else len(self.classes)
         return len(self.classes) if self.task == "multiclass" else len(self.names)
 
     def encode(self, columns: Mapping[str, np.ndarray]) -> Tensor:
@@ -49,6 +51,8 @@ class Target:
             refuse_missing(name, array)
         if self.task in ("binary", "multiclass"):
             return self._codes(arrays[0])
+        if self.task == "segmentation":
+            return torch.from_numpy(masks(self.names[0], arrays[0], len(self.classes)))
         rows = np.stack([numbers(name, array) for name, array in zip(self.names, arrays)], axis=1)
         if self.task == "multilabel":
             return torch.from_numpy(rows.astype(np.float32))
@@ -129,10 +133,12 @@ def decide(
     multiclass task, other numbers regression; several columns are labels when all are 0 or 1,
     else quantities. ``task`` overrides. ``classes`` names the class numbers 0 to K-1.
     """
+    names = tuple(columns)
+    if task in (None, "segmentation") and columns[names[0]].ndim == 3:
+        return _masked(names[0], columns[names[0]], classes)
     if task is not None and (task not in TASKS or task == "segmentation"):
         known = ", ".join(name for name in TASKS if name != "segmentation")
         raise ValueError(f"load: task must be one of {known}, got {task!r}")
-    names = tuple(columns)
     for name, array in columns.items():
         refuse_missing(name, array)
     if len(names) > 1 or task == "multilabel":
@@ -177,6 +183,38 @@ def decide(
     if chosen == "binary":
         said += f' Class 1 is "{labels[1]}".'
     return target, [said]
+
+
+def _masked(name: str, array: np.ndarray, classes: Sequence[str]) -> tuple[Target, list[str]]:
+    """The target that masks (N, H, W) make: a class for every pixel."""
+    if len(array) == 0:
+        raise ValueError("load: there are no rows")
+    count = max(2, len(classes), int(array.max()) + 1)
+    masks(name, array, count)
+    if count > MANY + 1:
+        raise ValueError(
+            f'load: masks "{name}" must be class numbers from 0, got {int(array.max())}; '
+            "of black and white pictures take mask > 127"
+        )
+    labels = tuple(classes) if classes else ("background", "object")
+    labels = labels if len(labels) == count else tuple(map(str, range(count)))
+    said = f"Task: segmentation, a class for every pixel, {count} classes."
+    return Target("segmentation", (name,), labels, tuple(range(count))), [said]
+
+
+def masks(name: str, array: np.ndarray, count: int) -> np.ndarray:
+    """Masks as int64, or an error that says what they must be."""
+    if array.ndim != 3 or array.dtype.kind not in "biu":
+        raise ValueError(
+            f'load: masks "{name}" must be (N, H, W) of whole numbers, '
+            f"got {array.shape} of {array.dtype}"
+        )
+    if array.size and (int(array.min()) < 0 or int(array.max()) >= count):
+        raise ValueError(
+            f'load: masks "{name}" must be class numbers 0 to {count - 1}, '
+            f"got {int(array.min())}..{int(array.max())}"
+        )
+    return array.astype(np.int64)
 
 
 def _several(

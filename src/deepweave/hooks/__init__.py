@@ -11,6 +11,7 @@ from deepweave.hooks.checkpoint import Checkpoint
 from deepweave.hooks.gradients import Clip, Diagnose, Guard
 from deepweave.hooks.log import Log
 from deepweave.hooks.progress import Progress
+from deepweave.hooks.proximal import MaxNorm, Proximal
 from deepweave.hooks.schedule import (
     LearningRates,
     Plateau,
@@ -33,8 +34,10 @@ __all__ = [
     "LearningRates",
     "Log",
     "MLflow",
+    "MaxNorm",
     "Plateau",
     "Progress",
+    "Proximal",
     "Schedule",
     "TensorBoard",
     "Validate",
@@ -67,6 +70,7 @@ def standard(hooks: Sequence[Hook], data: Any, folder: bool) -> list[Hook]:
     """The hooks of a whole data set, where the user's own do not take their place."""
     defaults: list[Hook] = [
         Guard(),
+        Proximal(),
         Validate(data.validation, patience=20),
         Diagnose(),
         Log(),
@@ -79,7 +83,7 @@ def standard(hooks: Sequence[Hook], data: Any, folder: bool) -> list[Hook]:
 
 
 def kept(hooks: Sequence[Hook], folder: bool) -> list[Hook]:
-    """The hooks of bare batches: a guard, and with a folder a log and checkpoints."""
+    """The hooks of bare batches: a guard, proximal steps, with a folder a log and checkpoints."""
     given = {type(hook) for hook in hooks}
-    defaults: list[Hook] = [Guard(), *([Log(), Checkpoint()] if folder else [])]
+    defaults: list[Hook] = [Guard(), Proximal(), *([Log(), Checkpoint()] if folder else [])]
     return _ordered([*(hook for hook in defaults if type(hook) not in given), *hooks])

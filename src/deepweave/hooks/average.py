@@ -61,6 +61,10 @@ class Average(Hook):
         if self.mean:
             loop.step.load_weights(self.mean)
 
+    def take(self, members: list[int]) -> None:
+        """Go on with these members of a Population."""
+        self.mean = {name: value[members] for name, value in self.mean.items()}
+
     def state(self) -> dict[str, Any]:
         return {"mean": self.mean, "taken": self.taken}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -240,7 +241,7 @@ class Diagnose(Hook):
             layer = name.rpartition(".")[0]
             rows.append(
                 {
-                    "layer": layer.removeprefix("model."),
+                    "layer": re.sub(r"^(objective\.)*(model\.)?", "", layer),
                     "gradient_norm": float(self.sums[name]) / max(1, self.taken),
                     "weight_norm": float(weight.detach().norm()),
                     **activity.get(layer, {}),

@@ -51,7 +51,7 @@ class Log(Hook):
         rates = [one.param_groups[0]["lr"] for one in loop.step.optimizers]
         if rates:
             means["lr"] = float(rates[0])
-        loop.note(means)
+        loop.note(loop.place.mean(means))
         if time.perf_counter() > self._due:
             self._flush(loop)
 
@@ -78,6 +78,7 @@ class Log(Hook):
         self._flush(self._loop)  # the file must hold at least the lines that are counted here
         names = self._kept[-1] if self._kept else {}
         kept = {name: torch.stack([logs[name] for logs in self._kept]) for name in names}
+        kept = self._loop.place.mean(kept)
         return {"kept": kept, "lines": len(self._loop.run.history)}
 
     def restore(self, state: dict[str, Any]) -> None:

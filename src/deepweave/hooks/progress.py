@@ -16,6 +16,8 @@ class Progress(Hook):
     training begins, every ``seconds``, and when it ends.
     """
 
+    writes = True
+
     def __init__(self, *, seconds: float = 10.0):
         self.seconds = seconds
         self._live: Any = None

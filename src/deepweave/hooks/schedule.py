@@ -161,7 +161,7 @@ class _Sweep(Hook):
         self._set(loop)
 
     def after_step(self, loop: Loop, logs: Logs) -> None:
-        loss: Tensor = logs["loss"]
+        loss: Tensor = loop.place.mean({"loss": logs["loss"]})["loss"]
         self.mean = 0.9 * self.mean + 0.1 * float(loss)
         smooth = self.mean / (1 - 0.9**loop.count)
         if not math.isfinite(smooth) or (self.losses and smooth > 4 * min(self.losses)):

@@ -11,6 +11,8 @@ from deepweave.core import Hook, Loop
 class _Exporter(Hook):
     """Sends each new line of the history once, also when a run is gone on with."""
 
+    writes = True
+
     def __init__(self) -> None:
         self._sent = 0
 

@@ -17,7 +17,8 @@ from deepweave.run import derive
 class Validate(Hook):
     """Evaluate on held-out batches; keep the best weights; stop early.
 
-    In a Population every member keeps its own best weights.
+    In a Population every member keeps its own best weights. Of several processes each evaluates
+    the whole source, and the numbers of the first decide for all.
 
     Args:
         source: batches, or a split of a data set.
@@ -73,6 +74,7 @@ class Validate(Hook):
 
     def measure(self, loop: Loop) -> dict[str, Tensor]:
         """The weighted means of loss and logs over the source, and the scores."""
+        loop.place.level()
         step, total, sums = loop.step, 0, {}
         outputs, targets = [], []
         was = step.objective.training
@@ -100,7 +102,7 @@ class Validate(Hook):
             for name in many[0]:
                 values = torch.tensor([float(scores[name]) for scores in many])
                 found[name] = values[0] if step.members is None else values
-        return found
+        return loop.place.same(found)
 
     def _validate(self, loop: Loop) -> None:
         average = loop.find(Average)
@@ -128,7 +130,7 @@ class Validate(Hook):
         self.waited = torch.where(better, 0, self.waited + 1)  # pyright: ignore[reportOptionalOperand]
         self.best = torch.where(better, value, self.best)
         if bool(better.any()):
-            now = loop.step.weights()
+            now = loop.step.weights() if self.restoring else {}
             if not self.best_weights or better.dim() == 0:
                 self.best_weights = {name: part.detach().clone() for name, part in now.items()}
             else:

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         r2 as r2,
         rmse as rmse,
     )
+    from deepweave.metrics.repeats import over_seeds as over_seeds
     from deepweave.metrics.score import Difference as Difference, Score as Score
     from deepweave.metrics.stream import Stream as Stream
     from deepweave.metrics.tally import Tally as Tally
@@ -102,6 +103,7 @@ _HOMES = {  # public name -> the module that holds it
     "mcc": "agreement",
     "mcnemar": "comparison",
     "mse": "regression",
+    "over_seeds": "repeats",
     "per_class": "breakdown",
     "precision": "classification",
     "precision_recall": "curves",

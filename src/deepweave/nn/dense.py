@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from deepweave.blueprint import blueprint
-
-Activation = str | Callable[[Tensor], Tensor]
+from deepweave.nn.activations import Activation, activation_layer, gain_of
+from deepweave.nn.dropout import Dropout
 
 
 def sizes_of(sizes: Any, name: str) -> tuple[tuple[int, ...], int]:
@@ -31,53 +31,6 @@ def sizes_of(sizes: Any, name: str) -> tuple[tuple[int, ...], int]:
     if min((*shape, outputs)) < 1:
         raise ValueError(f"{name}: sizes must be at least 1, got {shape} -> {outputs}")
     return shape, outputs
-
-
-class Lambda(nn.Module):
-    """A function of one tensor as a module, so that it stands in the layer list by name."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-    def extra_repr(self) -> str:
-        return getattr(self.function, "__name__", repr(self.function))
-
-
-def activation_layer(activation: Activation) -> nn.Module:
-    """A layer of its own for an activation, by the field's name, a function or a module class.
-
-    >>> activation_layer("relu")
-    ReLU()
-    """
-    if isinstance(activation, nn.Module):
-        return activation
-    if isinstance(activation, type):
-        return activation()
-    if callable(activation):
-        return Lambda(activation)
-    known = {n.lower(): getattr(nn.modules.activation, n) for n in nn.modules.activation.__all__}
-    kind = known.get(activation.lower().replace("_", ""))
-    if activation.lower() in ("identity", "linear"):
-        return nn.Identity()
-    if kind is None or activation.lower() in ("softmax", "multiheadattention"):
-        raise ValueError(
-            f"activation: expected a name such as relu, tanh, sigmoid, gelu, silu, elu, "
-            f"leaky_relu, prelu or mish, got {activation!r}"
-        )
-    return kind()
-
-
-def gain_of(activation: Activation) -> float:
-    """The factor that keeps the scale of a normal signal, 1 / sqrt(E g(z)^2), for most g."""
-    kind = type(activation).__name__
-    name = activation if isinstance(activation, str) else getattr(activation, "__name__", kind)
-    table = {"tanh": 5 / 3, "sigmoid": 1.0, "identity": 1.0, "linear": 1.0, "selu": 0.75}
-    table |= {"gelu": 1.532, "silu": 1.675, "mish": 1.486, "elu": 1.245}
-    return table.get(name.lower(), math.sqrt(2))
 
 
 class Dense(nn.Linear):
@@ -190,7 +143,7 @@ def mlp(
             block.append(nn.BatchNorm1d(size) if norm == "batch" else nn.LayerNorm(size))
         block.append(activation_layer(kind))
         if dropout:
-            block.append(nn.Dropout(dropout))
+            block.append(Dropout(dropout))
         layers += [Residual(nn.Sequential(*block))] if residual and size == width else block
         width = size
     return nn.Sequential(*layers, Dense(width, outputs, gain=1.0))

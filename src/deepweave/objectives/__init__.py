@@ -1,5 +1,20 @@
 """Methods as objectives: a batch in, a loss and logs out."""
 
+from deepweave.objectives.augment import Augment, CutMix, Mixup, Noise
+from deepweave.objectives.penalty import Penalize
+from deepweave.objectives.sharpness import SAM
 from deepweave.objectives.supervised import Classify, Regress, Segment, Supervised, supervise
 
-__all__ = ["Classify", "Regress", "Segment", "Supervised", "supervise"]
+__all__ = [
+    "SAM",
+    "Augment",
+    "Classify",
+    "CutMix",
+    "Mixup",
+    "Noise",
+    "Penalize",
+    "Regress",
+    "Segment",
+    "Supervised",
+    "supervise",
+]

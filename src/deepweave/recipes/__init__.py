@@ -1,6 +1,7 @@
 """One file per topic: the whole run in one scroll. A recipe is a typed function.
 
-The command line comes from its signature; ``--quick`` and ``--out`` are understood by all.
+The command line comes from its signature; ``--quick`` and ``--out`` are understood by all, and so
+are ``--devices``, ``--precision`` and ``--strategy``, which every ``fit`` inside follows.
 Modules here import nothing heavy until they run, so that ``deepweave list`` is instant.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepweave.run import FORMAT, Run, learnt
+from deepweave.run import FORMAT, Run, first, learnt, read_info
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,21 @@ def _begin(name: str, settings: dict[str, Any], out: Any) -> Run:
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
     if isinstance(plain.get("data"), str) and Path(plain["data"]).exists():
         plain["data"] = str(Path(plain["data"]).resolve())  # a resume may start elsewhere
-    if run.resume:
+    if run.resume or not first():
         return run
+    from deepweave.core.places import ASKED
+
     run.open()
     run.info = {
         "format": FORMAT,
         "recipe": name,
         "settings": plain,
         "seed": settings.get("seed", 0),
-        "command": _command(name, plain),
+        "command": _command(name, plain, ASKED.get()),
         "status": "running",
     }
+    if ASKED.get():
+        run.info["place"] = dict(ASKED.get())
     run.save()
     return run
 
@@ -107,7 +112,7 @@ def _failed(run: Run, error: BaseException, *, named: bool) -> None:
         run.failed(None, error)
 
 
-def _command(name: str, settings: dict[str, Any]) -> str:
+def _command(name: str, settings: dict[str, Any], where: dict[str, Any]) -> str:
     """The line that repeats a run: the options that differ from the recipe's own."""
     defaults = inspect.signature(find(name).function).parameters
     words = ["deepweave", "run", name.replace("_", "-")]
@@ -121,6 +126,9 @@ def _command(name: str, settings: dict[str, Any]) -> str:
         else:
             parts = value if isinstance(value, tuple | list) else [value]
             words += [word for part in parts for word in (flag, str(part))]
+    for option, value in where.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        words += [f"--{option}", ",".join(map(str, parts))]
     return shlex.join(words)
 
 
@@ -162,8 +170,8 @@ def every() -> list[Recipe]:
     return sorted((find(name) for name in names()), key=lambda one: one.topic)
 
 
-def go_on(folder: str | Path) -> Run:
-    """Finish an unfinished run, to the result it would have had.
+def begun(folder: str | Path) -> dict[str, Any]:
+    """What run.json says of a run that a recipe began.
 
     Raises:
         FileNotFoundError, ValueError: the folder holds no run of a recipe.
@@ -172,15 +180,25 @@ def go_on(folder: str | Path) -> Run:
         raise FileNotFoundError(
             f"resume: {folder} is no folder of a run: nothing was begun there; deepweave run ..."
         )
-    run = Run(folder, resume=True)
-    if "recipe" not in run.info:
+    info = read_info(folder)
+    if "recipe" not in info:
         raise ValueError(
             f"resume: {folder} was not made by a recipe: call fit with out=Run({str(folder)!r}, "
             "resume=True)"
         )
-    found = find(str(run.info["recipe"]))
+    return info
+
+
+def go_on(folder: str | Path) -> Run:
+    """Finish an unfinished run, to the result it would have had.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder holds no run of a recipe.
+    """
+    info, run = begun(folder), Run(folder, resume=True)
+    found = find(str(info["recipe"]))
     known = inspect.signature(found.function).parameters
-    given = run.info.get("settings")
+    given = info.get("settings")
     if not isinstance(given, dict) or not given.keys() <= known.keys() - {"out"}:
         odd = sorted(given.keys() - known.keys()) if isinstance(given, dict) else given
         raise ValueError(

@@ -5,7 +5,7 @@ Recipes draw with `deepweave.report.plots`; a terminal prints `deepweave.report.
 
 from __future__ import annotations
 
-from deepweave.report import comparison as comparison, plots as plots
+from deepweave.report import comparison as comparison, plots as plots, studies as studies
 from deepweave.report.card import card
 from deepweave.report.comparison import compare
 from deepweave.report.page import page

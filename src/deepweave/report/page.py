@@ -137,7 +137,8 @@ def _picture(
         if made and wanted is not None and wanted in (place, entry["file"], entry["title"]):
             return {"figure": made}, [other for other in kept if other is not made]
     if reading.image:
-        shown = mistakes.cases(reading, "test", 10)
+        # a mask beside its photo and the answer takes a row: three are what a first screen holds
+        shown = mistakes.cases(reading, "test", 3 if reading.task == "segmentation" else 10)
         if shown:
             return {
                 "cases": shown,

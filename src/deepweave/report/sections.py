@@ -190,6 +190,10 @@ def course(reading: Reading) -> str:
     if optimizer.get("name"):
         words += f"; {optimizer['name']}"
         words += f" at learning rate {cell(optimizer['lr'])}" if optimizer.get("lr") else ""
+        low, high = optimizer.get("lr_low"), optimizer.get("lr_high")
+        if low and high:
+            words += f" at learning rate{'' if low == high else 's'} {cell(low)}"
+            words += "" if low == high else f" to {cell(high)}"
     words += "." if words else ""
     if best.get("step"):
         said = [
