@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import resource
 import sys
@@ -45,6 +46,9 @@ def describe(run: Run, loop: Loop) -> None:
     if "numpy" in sys.modules:
         info["versions"]["numpy"] = sys.modules["numpy"].__version__
     info["objective"] = type(step.objective).__name__
+    loss = _loss(step.objective)
+    if loss is not None:
+        info["loss"] = loss
     if step.members is not None:
         info["members"] = step.members
     optimizers = [_plainly(one) for one in step.optimizers]
@@ -64,6 +68,20 @@ def describe(run: Run, loop: Loop) -> None:
     }
     if run.data is not None and hasattr(run.data, "summary"):
         info["data"] = run.data.summary()
+
+
+def _loss(objective: Any) -> dict[str, Any] | None:
+    """A loss other than the objective's own, so that a folder can make the objective again."""
+    while isinstance(getattr(objective, "objective", None), nn.Module):
+        objective = objective.objective  # what is wrapped
+    loss = getattr(objective, "loss", None)
+    if loss is None:
+        return None
+    made, options = getattr(loss, "func", loss), dict(getattr(loss, "keywords", {}))
+    name = getattr(made, "__name__", "")
+    known = getattr(import_module("deepweave.functional"), name, None) is made
+    plain = all(isinstance(v, int | float | str | list | tuple) for v in options.values())
+    return {"name": name, "with": options} if known and plain else {"name": None}
 
 
 def _plainly(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -153,7 +171,17 @@ def revive(folder: str | Path) -> Run:
         raise ValueError(f"predict: {path} is damaged: {error!r}") from None
     run.data = SimpleNamespace(spec=preparation.spec, preparation=preparation)
     objectives = import_module("deepweave.objectives")
-    run.step = _Rested(objectives.supervise(model, preparation.spec))
+    options: dict[str, Any] = {}
+    if run.info.get("loss"):
+        made = run.info["loss"]
+        loss = getattr(import_module("deepweave.functional"), str(made.get("name")), None)
+        if loss is None:
+            raise ValueError(
+                f"predict: {folder} was trained with a loss of its own, which a folder cannot "
+                "keep: load the model with deepweave.load and read its outputs"
+            )
+        options["loss"] = functools.partial(loss, **made.get("with", {}))
+    run.step = _Rested(objectives.supervise(model, preparation.spec, **options))
     return run
 
 
