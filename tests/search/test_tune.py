@@ -130,6 +130,25 @@ def test_a_paused_program_goes_on_as_if_it_had_not_stopped(wine):
     assert [e for e, _ in two.trials[0].curve] == [1, 2, 4, 6]
 
 
+def test_those_that_go_on_do_not_notice_that_others_left(wine):
+    """Averages, schedule and optimizer of a member stay its own when the program is thinned."""
+
+    def hooks():
+        return [dw.hooks.Schedule(dw.hooks.cosine), dw.hooks.Average(0.9)]
+
+    def make(width):
+        return dw.Classify(dw.nn.mlp(wine.spec, (width,), activation="tanh"))
+
+    space = {"lr": RATES["lr"], "width": dw.space.integer(4, 12)}
+    options = {"trials": 8, "epochs": 6, "batch": 32, "hooks": hooks}
+    whole = dw.tune(make, space, wine, **options)
+    thinned = dw.tune(make, space, wine, **options, budget=Halving(eta=2, least=2))
+    went_on = [t.number for t in thinned.trials if t.status == "finished"]
+    assert went_on
+    for number in went_on:
+        assert thinned.trials[number].value == pytest.approx(whole.trials[number].value, rel=1e-4)
+
+
 def test_seeds_are_members_too(wine):
     study = dw.tune(maker(wine), RATES, wine, trials=4, epochs=3, seeds=3, batch=32)
     assert study.buckets == 1
