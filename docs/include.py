@@ -30,7 +30,10 @@ def source(path: str, name: str) -> str:
             rows = lines[first : node.end_lineno]
             if ast.get_docstring(node):
                 doc = node.body[0]
-                rows = lines[first : doc.lineno - 1] + lines[doc.end_lineno : node.end_lineno]
+                rest = lines[doc.end_lineno : node.end_lineno]
+                while rest and not rest[0]:
+                    rest = rest[1:]  # the formatter wants no empty line after the head of a class
+                rows = lines[first : doc.lineno - 1] + rest
             return "\n".join(row for row in rows).replace("\n\n\n", "\n\n")
     raise ValueError(f"include: {path} has no {name}")
 
