@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deepweave.recipes import find, go_on
-from deepweave.run import Run, read_info, write_whole
+from deepweave.run import Run, derive, read_info, write_whole
 from deepweave.search import Sobol, Study, minimize, space
 from deepweave.search.space import Dimension, Settings
 
@@ -105,8 +105,9 @@ class Call:
 
     def __call__(self, settings: Settings) -> float:
         given = {**self.fixed, **settings}
-        digest = re.sub(r"[^\w.]+", "-", json.dumps(given, sort_keys=True)).strip("-")[:120]
-        folder = self.folder / digest
+        text = json.dumps(given, sort_keys=True)
+        words = re.sub(r"[^\w.]+", "-", text).strip("-")[:80]
+        folder = self.folder / f"{words}-{derive(0, text):016x}"
         info = read_info(folder) if (folder / "run.json").is_file() else None
         quiet = io.StringIO()
         with contextlib.redirect_stderr(quiet):  # a trial's own progress would scroll by

@@ -18,6 +18,14 @@ def test_share_and_scale():
     assert torch.equal(dw.nn.Dropout(0.0)(torch.ones(9)), torch.ones(9))
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_small_share_in_other_precisions(kind):
+    torch.manual_seed(0)
+    y = dw.nn.Dropout(0.01)(torch.ones(1_000_000, dtype=kind))
+    assert y.dtype == kind
+    assert float((y == 0).float().mean()) == pytest.approx(0.01, abs=0.0005)
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
 def test_refuses(rate):
     with pytest.raises(ValueError, match=r"Dropout: rate must lie in \[0, 1\), got"):

@@ -293,6 +293,56 @@ def test_refit_and_test_once(wine, tmp_path):
     assert float(run.model[2].rate) == pytest.approx(best["dropout"])
 
 
+def test_refit_decays_as_the_search_did(wine):
+    """With SGD a decoupled decay is a step of its own, not a slope."""
+    space = {"lr": dw.space.log(1e-2, 1e-1), "decay": dw.space.log(1e-1, 1.0)}
+
+    def make():
+        return dw.Classify(dw.nn.mlp(wine.spec, (8,), activation="tanh"))
+
+    options = {"optimizer": "SGD", "momentum": 0.9, "batch": 32}
+    study = dw.tune(make, space, wine, trials=4, epochs=4, **options)
+    bare = [dw.hooks.Validate(wine.validation, restore=False)]
+    run = study.refit(study.trials[0].settings, hooks=bare, out=False)
+    loss, _ = run.objective.eval()((wine.validation.x, wine.validation.y))
+    assert float(loss.detach()) == pytest.approx(study.trials[0].value, rel=1e-3)
+
+
+def test_a_search_goes_on_without_those_that_failed(wine, tmp_path):
+    """What failed before a kill, the widest network here, must not change the buckets after it."""
+
+    def make(width):
+        net = dw.nn.mlp(wine.spec, (width,))
+        if width == 40:
+            with torch.no_grad():
+                net[0].weight.fill_(math.inf)
+        return dw.Classify(net)
+
+    space = {"lr": RATES["lr"], "width": dw.space.choice(4, 8, 40)}
+    options = {"trials": 9, "epochs": 4, "batch": 32, "sampler": Random(), "budget": Halving(2)}
+    whole = dw.tune(make, space, wine, **options)
+    assert {t.status for t in whole.trials if t.settings["width"] == 40} == {"failed"}
+
+    class Killed(Exception):
+        pass
+
+    kept = engine.Engine._judge
+
+    def judge(self, wave, paths, rung):
+        kept(self, wave, paths, rung)
+        self._save()
+        if rung == 2:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.Engine, "_judge", judge)
+        with pytest.raises(Killed):
+            dw.tune(make, space, wine, **options, out=tmp_path / "search")
+    study = dw.tune(make, space, wine, **options, out=dw.run.Run(tmp_path / "search", resume=True))
+    best = {t.number: t.value for t in whole.trials if t.status == "finished"}
+    assert {t.number: t.value for t in study.trials if t.status == "finished"} == best
+
+
 KILLED = """
 import os, sys
 import deepweave as dw
@@ -361,7 +411,7 @@ def test_refuses(wine, tmp_path):
         (lambda: tune({"lr": RATES["lr"]}, make=lambda wide: None), "make needs 'wide'"),
         (lambda: tune({"speed": RATES["lr"]}), "takes .* got speed"),
         (lambda: tune(make=lambda dropout: wine), "tune: make must give an objective"),
-        (lambda: tune(goal="f1"), "monitor must be one of"),
+        (lambda: tune(goal="f1"), "tune: goal must be one of accuracy, loss, got 'f1'"),
     ]
     for call, message in cases:
         with pytest.raises((ValueError, TypeError), match=message):

@@ -199,7 +199,9 @@ class Population(Step):
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        self.rates, self.decays = state["rates"], state["decays"]
+        for name in ("rates", "decays"):
+            own, kept = getattr(self, name), state[name]
+            setattr(self, name, None if own is None else kept.to(own.device))
 
     def chosen(self) -> Objective:
         """The member whose loss, of validation if there is one, is the lowest."""

@@ -36,15 +36,16 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        keep = 1 - self.rate.to(x.dtype)
+        # in bf16 the draws would be rounded to eight bits, and a small rate be off by a fifth
+        keep = 1 - self.rate.to(torch.promote_types(x.dtype, torch.float32))
         # floor(u + keep) is 1 with probability keep: in place, which a comparison cannot be
-        return x * _noise(x).add_(keep + 0.5).floor_().div_(keep)
+        return x * _noise(x, keep.dtype).add_(keep + 0.5).floor_().div_(keep).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate.item():.3g}" if self.rate.dim() == 0 else "rate of each member"
 
 
-def _noise(x: Tensor) -> Tensor:
+def _noise(x: Tensor, kind: torch.dtype) -> Tensor:
     """Uniform numbers in [-1/2, 1/2), multiples of 2^-16, in the shape and memory layout of x.
 
     Four numbers are cut from each 64 random bits, which takes a third of the time of ``rand_like``
@@ -53,6 +54,6 @@ def _noise(x: Tensor) -> Tensor:
     order = sorted(range(x.dim()), key=lambda d: -x.stride(d))
     sizes = [x.shape[d] for d in order]
     words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),), device=x.device)
-    flat = words.view(torch.int16)[: x.numel()].to(x.dtype).mul_(2.0**-16)
+    flat = words.view(torch.int16)[: x.numel()].to(kind).mul_(2.0**-16)
     back = [order.index(d) for d in range(x.dim())]
     return flat.view(sizes).permute(back)

@@ -7,6 +7,7 @@ They are driven in waves: a wave is proposed as a whole, each proposal knowing o
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,9 @@ class _Optuna(Sampler):
         _optuna(type(self).__name__)
         return trials
 
+    @abstractmethod
     def _sampler(self, optuna: Any, seed: int) -> Any:
-        raise NotImplementedError
+        """Optuna's sampler, seeded."""
 
     def propose(self, space: Space, count: int, told: Sequence[Told], seed: int) -> list[Settings]:
         optuna = _optuna(type(self).__name__)

@@ -83,6 +83,17 @@ def _clone(value: Any) -> Any:
     return value
 
 
+def alone(
+    objective: Objective, lr: float | None = None, decay: float | None = None, **options: Any
+) -> Step:
+    """The step of one member by itself; its decay is decoupled, as in a Population."""
+    if decay is None:
+        return Descent(objective, lr=lr, **options)
+    if options.get("optimizer", "AdamW") == "AdamW":
+        return Descent(objective, lr=lr, weight_decay=decay, **options)
+    return Population([objective], shared=True, lr=[lr], decay=[decay], **options)  # pyright: ignore[reportArgumentType]
+
+
 class Bucket:
     """Members that one program trains: a Population, or a Descent for one alone."""
 
@@ -100,25 +111,20 @@ class Bucket:
         self.hooks = [*plan.hooks(), self.judge, self.pause]
         self.step = self._step(len(self.members) == 1)
 
-    def _step(self, alone: bool, sizes: dict[str, tuple[int, ...]] | None = None) -> Step:
+    def _step(self, single: bool, sizes: dict[str, tuple[int, ...]] | None = None) -> Step:
         """A Descent for one member alone; else a Population, padded to the sizes."""
         rates: Any = [one.settings.get("lr") for one in self.members]
         decays: Any = [one.settings.get("decay") for one in self.members]
-        given = {"lr": rates[0], "weight_decay": decays[0]}
-        options = {k: v for k, v in self.options.items() if k != "optimizer"}
-        optimizer = self.options.get("optimizer", "AdamW")
-        if alone and (decays[0] is None or optimizer == "AdamW"):
-            given = {k: v for k, v in given.items() if v is not None}
-            return Descent(self.members[0].objective, optimizer, **given, **options)
+        if single:
+            return alone(self.members[0].objective, rates[0], decays[0], **self.options)
         objectives = shapes.pad([one.objective for one in self.members], sizes)
         # under one seed all see the same batches: one product for the first layer of all
         return Population(
             objectives,
-            optimizer=optimizer,
             shared=self.plan.seeds == 1,
             lr=None if rates[0] is None else rates,
             decay=None if decays[0] is None else decays,
-            **options,
+            **self.options,
         )
 
     def advance(self, until: int) -> None:

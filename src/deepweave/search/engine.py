@@ -174,6 +174,8 @@ class Engine:
             )
             kinds.setdefault(key, []).append(one)
         probe = _first_batch(self.plan.train)
+        if members and not self.first:
+            self._check_goal(members[0])
         found: list[Bucket] = []
         for alike in kinds.values():
             options = self.maker.options(self.study.trials[alike[0].trial].settings)
@@ -186,11 +188,25 @@ class Engine:
             found += [Bucket(self.plan, [alike[i] for i in group], options) for group in groups]
         return found
 
+    def _check_goal(self, one: Member) -> None:
+        """Raise ValueError for a goal that validation does not give, before any training."""
+        batch = _first_batch(self.plan.validation)
+        step = Bucket(self.plan, [one], self.maker.options({})).step
+        step.objective.eval()
+        known = set(step.evaluate(batch))
+        if self.plan.scores is not None:
+            known |= set(self.plan.scores(one.objective.predict(batch[0]).detach(), batch[1]))
+        step.objective.train()
+        if self.plan.goal not in known:
+            raise ValueError(
+                f"tune: goal must be one of {', '.join(sorted(known))}, got {self.plan.goal!r}"
+            )
+
     # training
 
     def _advance(self, bucket: Bucket, rung: int) -> None:
         if bucket.reached < rung:
-            bucket.pause.watch = self._watch
+            bucket.pause.watch = self._save_if_due
             self.show(self.study, self.buckets.index(bucket), len(self.buckets), rung, self.plan)
             try:
                 bucket.advance(rung)
@@ -305,10 +321,7 @@ class Engine:
 
     # keeping and going on
 
-    def _watch(self) -> None:
-        self._save_if_due(midway=True)
-
-    def _save_if_due(self, midway: bool = False) -> None:
+    def _save_if_due(self) -> None:
         if self.path is not None and time.perf_counter() >= self.due:
             began = time.perf_counter()
             self._save()
@@ -333,18 +346,12 @@ class Engine:
 
     def _recall_buckets(self) -> None:
         """Take up the buckets of the rung that a kill broke off."""
-        everyone = {
-            (m.trial, m.seed): (b, i) for b in self.buckets for i, m in enumerate(b.members)
-        }
+        # not by the buckets made just now: without those that failed since, they may differ
+        everyone = {(m.trial, m.seed): (m, b.given) for b in self.buckets for m in b.members}
         found: list[Bucket] = []
         for state in self.kept["buckets"]:
-            pairs = [tuple(pair) for pair in state["members"]]
-            bucket = everyone[pairs[0]][0]
-            inside = [m for m in pairs if everyone[m][0] is bucket]
-            if len(inside) < len(pairs):
-                raise ValueError(f"tune: {self.path} does not fit this search; give another out=")
-            members = [bucket.members[everyone[m][1]] for m in pairs]
-            bucket = Bucket(self.plan, members, bucket.given)
+            alike = [everyone[tuple(pair)] for pair in state["members"]]
+            bucket = Bucket(self.plan, [member for member, _ in alike], alike[0][1])
             bucket.restore(state)
             found.append(bucket)
         self.buckets = found

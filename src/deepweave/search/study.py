@@ -141,8 +141,11 @@ class Study:
         random = np.random.default_rng(derive(seed, "importance") % 2**32)
         drops = np.zeros((repeats, places.shape[1]))
         for i in range(repeats):
-            chosen = random.integers(0, len(used), len(used))
-            rest = np.setdiff1d(np.arange(len(used)), chosen)
+            chosen = np.arange(len(used))
+            rest = chosen[:0]
+            while not len(rest):  # of few trials a sample may hold all
+                chosen = random.integers(0, len(used), len(used))
+                rest = np.setdiff1d(np.arange(len(used)), chosen)
             forest = RandomForestRegressor(
                 32, random_state=int(random.integers(2**31)), min_samples_leaf=2, n_jobs=1
             ).fit(places[chosen], target[chosen])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepweave.core import Descent, Hook, Objective, fit
+from deepweave.core import Hook, Objective, fit
 from deepweave.run import Run
-from deepweave.search.bucket import Plan
+from deepweave.search import calls
+from deepweave.search.bucket import Plan, alone
 from deepweave.search.budgets import Budget, Whole
 from deepweave.search.engine import Engine
 from deepweave.search.evolve import Evolve
@@ -100,10 +100,7 @@ def tune(
         objective = maker.build(settings, 0, 0)
         given = {**maker.rates(settings), **maker.options(settings)}
         batch = options.pop("batch", given.pop("batch", None))
-        decay = given.pop("decay", None)
-        if decay is not None:
-            given["weight_decay"] = decay
-        step = Descent(objective, **given)
+        step = alone(objective, **given)
         options = {"epochs": epochs, "seed": seed, "batch": batch, "hooks": hooks(), **options}
         return fit(step, data, **options)
 
@@ -169,6 +166,5 @@ def minimize(
             f"minimize: trials and processes must be at least 1, got {trials} and {processes}"
         )
     study = Study(space, maximise=maximise)
-    calls = importlib.import_module("deepweave.search.calls")
     calls.run(function, study, sampler or Sobol(), trials, processes, seed)
     return study
