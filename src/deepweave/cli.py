@@ -105,11 +105,10 @@ def list_() -> None:
 def resume(folder: Path, /, *, devices: str | None = None, strategy: str | None = None) -> None:
     """Go on with a run that was stopped or killed, to the same result.
 
-    Parameters
-    ----------
-    folder: the folder of the run.
-    devices: as for run; not necessarily those it began on.
-    strategy: of several processes: ddp or fsdp.
+    Args:
+        folder: the folder of the run.
+        devices: as for run; not necessarily those it began on.
+        strategy: of several processes: ddp or fsdp.
     """
     from deepweave import recipes
 
@@ -121,11 +120,10 @@ def resume(folder: Path, /, *, devices: str | None = None, strategy: str | None 
 def predict(folder: Path, /, *, data: str, out: Path) -> None:
     """Write the predictions of a finished run for new data.
 
-    Parameters
-    ----------
-    folder: the folder of the run.
-    data: new rows or images, with or without the target.
-    out: the file to write: .csv or .npz.
+    Args:
+        folder: the folder of the run.
+        data: new rows or images, with or without the target.
+        out: the file to write: .csv or .npz.
     """
     from deepweave import outcome
 
@@ -136,11 +134,10 @@ def predict(folder: Path, /, *, data: str, out: Path) -> None:
 def export(folder: Path, /, *, format: str = "onnx", out: Path | None = None) -> None:
     """Export the model of a run for other programs, checked against the original.
 
-    Parameters
-    ----------
-    folder: the folder of the run.
-    format: onnx (needs the extra onnx) or torch (torch.export, .pt2).
-    out: the file to write; by default model.onnx or model.pt2 in the folder.
+    Args:
+        folder: the folder of the run.
+        format: onnx (needs the extra onnx) or torch (torch.export, .pt2).
+        out: the file to write; by default model.onnx or model.pt2 in the folder.
     """
     from deepweave.export import export as write
 
@@ -151,10 +148,9 @@ def export(folder: Path, /, *, format: str = "onnx", out: Path | None = None) ->
 def compare(*folders: Path, out: Annotated[Path, Parameter()] = Path("comparison.html")) -> None:
     """Set runs side by side: scores with intervals, differences, settings, curves.
 
-    Parameters
-    ----------
-    folders: the folders of two runs or more.
-    out: the page to write.
+    Args:
+        folders: the folders of two runs or more.
+        out: the page to write.
     """
     if len(folders) < 2:
         raise ValueError(f"compare: give the folders of two runs or more, got {len(folders)}")
@@ -191,16 +187,15 @@ def tune(
 ) -> None:
     """Search over a recipe's options by its validation loss, then run the best with its page.
 
-    Parameters
-    ----------
-    recipe: the recipe's name.
-    over: an option and its space: "lr=log(1e-4, 1e-1)", "hidden=choice(64, 128 128)".
-    set: an option that is the same for all trials: epochs=30.
-    trials: settings to try.
-    processes: trials that run at once.
-    seed: fixes which settings are tried.
-    quick: smoke trials of seconds.
-    out: the folder of the search; the same folder goes on after a kill.
+    Args:
+        recipe: the recipe's name.
+        over: an option and its space: "lr=log(1e-4, 1e-1)", "hidden=choice(64, 128 128)".
+        set: an option that is the same for all trials: epochs=30.
+        trials: settings to try.
+        processes: trials that run at once.
+        seed: fixes which settings are tried.
+        quick: smoke trials of seconds.
+        out: the folder of the search; the same folder goes on after a kill.
     """
     from deepweave import tuner
 

@@ -78,6 +78,17 @@ def test_every_option_is_explained(cli):
             assert " ".join(about.split())[:30] in " ".join(text.split())
 
 
+@pytest.mark.parametrize("name", ["resume", "predict", "export", "compare", "tune"])
+def test_every_command_explains_its_options(name, cli):
+    from deepweave import cli as commands
+
+    text = " ".join(cli(name, "--help").out.replace("│", " ").split())
+    told = (getattr(commands, name).__doc__ or "").split("Args:")[1].strip().splitlines()
+    for line in told:
+        about = line.strip().partition(": ")[2]
+        assert " ".join(about.split())[:24] in text
+
+
 def test_as_a_module_into_a_pipe(tmp_path, finished):
     """Plain lines on stderr, the result on stdout, no escape codes in either."""
     words = ["run", "shallow", "--data", str(finished / "table.csv"), "--quick", "--out", "a"]
