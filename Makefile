@@ -30,7 +30,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0" "setuptools"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-		--editable ".[parquet,images,tune,onnx,track,test,lint]"
+		--editable ".[parquet,images,text,tune,onnx,track,test,lint]"
 	touch $@
 
 clean:

@@ -25,6 +25,7 @@ MAY: dict[str, set[str]] = {
     "core": GROUND,
     "hooks": GROUND | {"core"},
     "outcome": GROUND,
+    "writing": set(),
     "export": GROUND | {"outcome"},
     "nn": {"functional", "blueprint"},
     "objectives": GROUND | {"core", "functional"},
@@ -33,7 +34,7 @@ MAY: dict[str, set[str]] = {
     "metrics": {"functional"},
     "explain": {"functional"},
     "search": GROUND | {"core", "hooks"},
-    "data": {"run"},
+    "data": {"run", "functional"},
     "report": {"run", "version"},
     "testing": GROUND | {"core"},
     "recipes": {"run", "*"},
@@ -46,7 +47,8 @@ MAY: dict[str, set[str]] = {
 DOORS: dict[str, set[str]] = {
     "core": {"hooks"},
     "run": {"outcome", "report"},
-    "outcome": {"data", "metrics", "objectives"},
+    "outcome": {"core", "data", "metrics", "objectives", "writing"},
+    "writing": {"core", "data", "metrics"},
     "testing": set(),
 }
 LIBRARIES = {
@@ -61,6 +63,7 @@ LIBRARIES = {
     "blueprint": {"torch"},
     "archive": {"torch", "safetensors"},
     "outcome": {"torch", "safetensors"},
+    "writing": {"torch"},
     "export": {"torch"},
     "run": set(),
     "recipes": set(),

@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
         Classify as Classify,
         CutMix as CutMix,
         Mixup as Mixup,
+        NextToken as NextToken,
         Noise as Noise,
         Penalize as Penalize,
         Regress as Regress,
@@ -56,7 +57,7 @@ _HOMES = {  # the public face: module -> the names it lends to the package
     "deepweave.hooks": ("find_lr",),
     "deepweave.objectives": (
         *("Augment", "Classify", "CutMix", "Mixup", "Noise", "Penalize", "Regress", "SAM"),
-        *("Segment", "supervise"),
+        *("NextToken", "Segment", "supervise"),
     ),
     "deepweave.run": ("Run", "load"),
     "deepweave.search": ("space", "tune"),

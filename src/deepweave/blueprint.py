@@ -81,7 +81,8 @@ def _plain(value: Any) -> Any:
         if note is not None:
             return {"blueprint": note}
     elif hasattr(value, "shape") and hasattr(value, "outputs"):  # a Spec: only its sizes matter
-        return {"sizes": [list(value.shape), int(value.outputs)]}
+        tokens = getattr(value, "vocabulary", 0)
+        return {"sizes": [list(value.shape), int(value.outputs), *([tokens] if tokens else [])]}
     elif callable(value) and getattr(value, "__qualname__", "<").isidentifier():
         name = f"{value.__module__}.{value.__qualname__}"
         if name.startswith(_NAMED):
@@ -124,7 +125,7 @@ def _value(part: Any) -> Any:
         if set(part) == {"name"}:
             return _layer(part["name"])
         if set(part) == {"sizes"}:
-            return tuple(part["sizes"][0]), part["sizes"][1]
+            return tuple(part["sizes"][0]), *part["sizes"][1:]
         return {name: _value(one) for name, one in part.items()}
     return part
 

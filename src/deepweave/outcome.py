@@ -195,15 +195,16 @@ class _Rested:
         return self.objective
 
 
-def predict(run: Run, x: Tensor, size: int = 1024) -> Tensor:
+def predict(run: Run, x: Any, size: int = 1024) -> Tensor:
     """Predictions in slices, on the model's device, back on the CPU, in the target's unit."""
+    move, cut = import_module("deepweave.core").move, import_module("deepweave.data.rows").slices
     objective = run.objective
     was = objective.training
     objective.eval()
     device = next((w.device for w in objective.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
-            parts = [objective.predict(part.to(device)).cpu() for part in x.split(size)]
+            parts = [objective.predict(move(part, device)).cpu() for part in cut(x, size)]
     finally:
         objective.train(was)
     prediction = torch.cat(parts)
@@ -218,15 +219,20 @@ def test(run: Run) -> dict[str, Any]:
         raise ValueError("test: this run was fitted on bare batches: there is no test set")
     metrics = import_module("deepweave.metrics")
     task = data.spec.task
-    prediction = predict(run, data.test.x)
-    target, known = _targets(data, "test"), _targets(data, "train")
-    scores = metrics.evaluate(task, prediction, target, weight=data.test.weight)
-    baseline = metrics.baseline(task, known, target, weight=data.test.weight)
+    if task == "tokens":
+        written = import_module("deepweave.writing")
+        scores, baseline = written.scores(run.objective, data.test), written.baseline(data)
+        run.info["baseline_name"] = "token frequencies"
+    else:
+        prediction = predict(run, data.test.x)
+        target, known = _targets(data, "test"), _targets(data, "train")
+        scores = metrics.evaluate(task, prediction, target, weight=data.test.weight)
+        baseline = metrics.baseline(task, known, target, weight=data.test.weight)
+        run.info["baseline_name"] = "the mean" if task == "regression" else "class frequencies"
+        if run.folder is not None:
+            _keep_examples(run, run.folder, prediction, target)
     run.info["scores"] = {f"test/{name}": score.to_json() for name, score in scores.items()}
     run.info["baseline"] = {f"test/{name}": score.to_json() for name, score in baseline.items()}
-    run.info["baseline_name"] = "the mean" if task == "regression" else "class frequencies"
-    if run.folder is not None:
-        _keep_examples(run, run.folder, prediction, target)
     run.save()
     return {f"test/{name}": score for name, score in scores.items()}
 
@@ -251,21 +257,33 @@ def _keep_examples(run: Run, folder: Path, prediction: Tensor, target: Tensor) -
     data = run.data
     tensors = {"prediction": prediction.contiguous(), "target": target.contiguous()}
     write_whole(folder / "test.safetensors", to_bytes(tensors))
+    some_rows = import_module("deepweave.data.rows").some
     worst = badness(data.spec.task, prediction, target).argsort(descending=True)[:WORST]
     some = _some(data)
     first = _first_of_each(target) if data.spec.task in ("binary", "multiclass") else slice(0, 10)
     examples = {
-        "test_x": data.test.x[first],
         "test_y": target[first],
         "test_prediction": prediction[first],
         "test_index": torch.arange(len(target))[first],
-        "train_x": data.train.x[some],
         "train_y": _targets(data, "train")[some],
-        "worst_x": data.test.x[worst],
         "worst_y": target[worst],
         "worst_prediction": prediction[worst],
         "worst_index": worst,
     }
+    shown = {
+        "test_x": some_rows(data.test.x, first),
+        "train_x": some_rows(data.train.x, some),
+        "worst_x": some_rows(data.test.x, worst),
+    }
+    tell = getattr(data.preparation.features, "tell", None)
+    if all(isinstance(rows, Tensor) for rows in shown.values()):
+        examples |= shown
+    elif tell is not None:  # texts go into run.json, for the page to show
+        every = {name: rows.take(torch.arange(len(rows))) for name, rows in shown.items()}
+        run.info["texts"] = {
+            name: [tell(row[:length]) for row, length in zip(*(part.tolist() for part in batch))]
+            for name, batch in every.items()
+        }
     plain = {name: value.cpu().contiguous().clone() for name, value in examples.items()}
     write_whole(folder / "examples.safetensors", to_bytes(plain))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from deepweave import chance
 from deepweave.core.descent import Descent
-from deepweave.core.objective import Batch, Logs, Objective, Weights, rows
+from deepweave.core.objective import Batch, Logs, Objective, Weights, mapped, rows
 
 if TYPE_CHECKING:
     from deepweave.core.places import Place
@@ -81,17 +81,15 @@ def share(place: Place, batch: Batch, objective: Objective) -> tuple[Batch, floa
 
 def _rows(batch: Batch, count: int, low: int, high: int) -> Batch:
     """Rows low to high of every tensor in a batch."""
-    if isinstance(batch, Tensor):
-        if batch.dim() and len(batch) != count:
+
+    def cut(part: Tensor) -> Tensor:
+        if part.dim() and len(part) != count:
             raise ValueError(
-                f"fit: a batch is divided by rows, but holds {count} and {len(batch)} of them"
+                f"fit: a batch is divided by rows, but holds {count} and {len(part)} of them"
             )
-        return batch[low:high] if batch.dim() else batch
-    if isinstance(batch, dict):
-        return {name: _rows(part, count, low, high) for name, part in batch.items()}
-    if isinstance(batch, tuple | list):
-        return tuple(_rows(part, count, low, high) for part in batch)
-    return batch
+        return part[low:high] if part.dim() else part
+
+    return mapped(cut, batch)
 
 
 class Engine:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from deepweave import chance
 from deepweave.core.descent import Descent
-from deepweave.core.objective import Batch, Logs, Objective, Step
+from deepweave.core.objective import Batch, Logs, Objective, Step, mapped
 from deepweave.core.places import Place, settle
 from deepweave.core.population import Population
 from deepweave.run import Run, derive
@@ -137,13 +137,7 @@ def _plain(value: Any) -> Any:
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """A batch on a device: tensors, and tensors in tuples, lists and dicts."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, tuple | list):
-        return tuple(move(part, device) for part in batch)
-    if isinstance(batch, dict):
-        return {name: move(part, device) for name, part in batch.items()}
-    return batch
+    return mapped(lambda part: part.to(device, non_blocking=True), batch)
 
 
 def _foreign(source: Iterable[Batch], seed: int, start: int) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,25 @@ def rows(batch: Batch) -> int:
     if isinstance(batch, Tensor):
         return len(batch)
     return rows(next(iter(batch.values() if isinstance(batch, dict) else batch)))
+
+
+def mapped(change: Callable[[Tensor], Any], tree: Any) -> Any:
+    """Change every tensor of a batch: of tuples, named tuples, lists and dictionaries.
+
+    A list becomes a tuple; what is no tensor, such as None, stays as it is.
+
+    >>> mapped(lambda t: t + 1, (torch.zeros(1), [None, torch.ones(1)]))
+    (tensor([1.]), (None, tensor([2.])))
+    """
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, dict):
+        return {name: mapped(change, part) for name, part in tree.items()}
+    if isinstance(tree, tuple | list):
+        parts = [mapped(change, part) for part in tree]
+        named = hasattr(tree, "_fields")
+        return type(tree)(*parts) if named else tuple(parts)
+    return tree
 
 
 class Objective(nn.Module, ABC):

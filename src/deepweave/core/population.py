@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from deepweave import chance
 from deepweave.core.descent import make_optimizer
-from deepweave.core.objective import Batch, Logs, Objective, Step, Weights
+from deepweave.core.objective import Batch, Logs, Objective, Step, Weights, mapped
 from deepweave.core.stacked import over_members, stacked
 from deepweave.run import derive
 
@@ -224,14 +224,16 @@ class _Predict(nn.Module):
 
 def _first(batch: Batch, n: int) -> Batch:
     """The first member's part of a batch (n, B, ...)."""
-    if isinstance(batch, Tensor):
-        if batch.dim() == 0 or len(batch) != n:
+
+    def first(part: Tensor) -> Tensor:
+        if part.dim() == 0 or len(part) != n:
             raise ValueError(
-                f"Population: a batch must be (n, B, ...) with n = {n}, got {tuple(batch.shape)}; "
+                f"Population: a batch must be (n, B, ...) with n = {n}, got {tuple(part.shape)}; "
                 "pass shared=True for one batch that every member sees"
             )
-        return batch[0]
-    return tuple(_first(part, n) for part in batch)
+        return part[0]
+
+    return mapped(first, batch)
 
 
 def _under(weights: Weights) -> Weights:

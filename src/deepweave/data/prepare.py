@@ -9,9 +9,17 @@ from typing import Any
 from torch import Tensor
 
 from deepweave.data.images import Images
+from deepweave.data.rows import Rows
+from deepweave.data.sequences import Sequences
 from deepweave.data.spec import Kind, Spec
 from deepweave.data.tables import Table
 from deepweave.data.targets import Target
+from deepweave.data.text import Pair, Text
+
+Features = Table | Images | Sequences | Text | Pair
+FORMS: dict[str, Any] = {
+    "table": Table, "image": Images, "sequence": Sequences, "text": Text, "pair": Pair,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,14 +30,14 @@ class Preparation:
     ``Preparation.from_json(preparation.to_json())`` gives the same numbers to the last bit.
     """
 
-    features: Table | Images
+    features: Features
     target: Target
     sentences: Sequence[str] = ()
 
     @property
     def kind(self) -> Kind:
-        """Whether it prepares tables or images."""
-        return "table" if isinstance(self.features, Table) else "image"
+        """Whether it prepares tables, images, sequences, texts or graphs."""
+        return self.features.kind
 
     @property
     def spec(self) -> Spec:
@@ -44,13 +52,15 @@ class Preparation:
             targets=target.names,
             unit=target.unit,
             kind=self.kind,
+            vocabulary=len(getattr(self.features, "vocabulary", ())),
         )
 
-    def inputs(self, raw: Any) -> Tensor:
-        """Raw rows as model inputs ``(N, *shape)`` float32.
+    def inputs(self, raw: Any) -> Rows:
+        """Raw rows as model inputs: ``(N, *shape)`` float32 of tables and images.
 
         Tables: a DataFrame with the training columns in any order, or an array of them in the
-        training order. Images: an array of pixels, or a sequence of file paths.
+        training order. Images: an array of pixels, or a sequence of file paths. Sequences: a
+        list of arrays (T, F). Texts: a list of strings.
 
         Raises:
             ValueError: a missing column, text in a column of numbers, images of another shape.
@@ -67,7 +77,7 @@ class Preparation:
     def to_json(self) -> dict[str, Any]:
         """The preparation as plain lists, numbers and strings."""
         return {
-            "kind": self.kind,
+            "kind": next(name for name, form in FORMS.items() if isinstance(self.features, form)),
             "features": self.features.to_json(),
             "target": self.target.to_json(),
             "sentences": list(self.sentences),
@@ -76,9 +86,8 @@ class Preparation:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Preparation:
         """The preparation that ``to_json`` wrote."""
-        part = Table if record["kind"] == "table" else Images
         return cls(
-            part.from_json(record["features"]),
+            FORMS[record["kind"]].from_json(record["features"]),
             Target.from_json(record["target"]),
             list(record["sentences"]),
         )

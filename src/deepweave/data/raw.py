@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from deepweave.data import images
 from deepweave.data.formats import array, arrays, checked, nearest, values
+from deepweave.data.ragged import Ragged
+from deepweave.data.sequences import gathered
 
 if TYPE_CHECKING:
     import pandas
@@ -20,7 +24,9 @@ PARTS = ("train", "validation", "test")
 
 @dataclass
 class Raw:
-    """Rows as they come: a DataFrame, an array, or the paths of images; and their target.
+    """Rows as they come and their target: a DataFrame, an array, paths of images, texts, sequences.
+
+    ``tokens`` says that the rows are texts, and what counts as a token of them.
 
     ``parts`` holds row numbers of splits that the source itself makes; a missing validation or
     test split is cut from its training rows.
@@ -37,6 +43,7 @@ class Raw:
     unit: str = ""
     parts: dict[str, np.ndarray] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
+    tokens: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,25 +55,58 @@ class Raw:
         return self.rows.iloc[index] if hasattr(self.rows, "iloc") else self.rows[index]
 
 
-def from_frame(frame: pandas.DataFrame, target: Any, name: str, source: str) -> Raw:
-    """A table with its target among the columns."""
+def from_frame(
+    frame: pandas.DataFrame, target: Any, name: str, source: str, tokens: str | None = None
+) -> Raw:
+    """A table with its target among the columns; with ``tokens`` its one column of text."""
     frame = checked(frame)
     chosen, said = _choose([str(column) for column in frame.columns], target)
     columns = {column: values(frame[column]) for column in chosen}
+    if tokens is not None:
+        rows = texts(frame, chosen)
+        return Raw(rows, columns, name, name, source, sentences=said, tokens=tokens)
     return Raw(frame.drop(columns=chosen), columns, name, name, source, sentences=said)
 
 
-def from_arrays(x: Any, y: Any, target: Any, name: str, source: str) -> Raw:
-    """Arrays or tensors of inputs and targets."""
+def texts(frame: pandas.DataFrame, targets: Sequence[str]) -> np.ndarray:
+    """The one column of text of a table, beside its targets.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    others = [column for column in frame.columns if column not in targets]
+    held = [
+        column for column in others if all(isinstance(one, str) for one in values(frame[column]))
+    ]
+    if len(held) != 1:
+        known = ", ".join(map(str, held)) or "none"
+        raise ValueError(
+            f"load: tokens= needs one column of text in every row, there is {known}; "
+            "leave the others out"
+        )
+    return frame[held[0]].to_numpy(dtype=object)
+
+
+def from_arrays(
+    x: Any, y: Any, target: Any, name: str, source: str, tokens: str | None = None
+) -> Raw:
+    """Arrays or tensors of inputs and targets; or a list of sequences, or of strings."""
     columns = _targets(y, target)
+    rows: Any
     if hasattr(x, "columns"):
         rows, names = checked(x), ()
+    elif isinstance(x, Ragged):
+        rows, names = x, ()
+    elif isinstance(x, list | tuple) and len(x) and isinstance(x[0], str):
+        rows, names, tokens = np.asarray(x, dtype=object), (), tokens or "words"
+    elif isinstance(x, list | tuple) and len(x) and np.ndim(x[0]) == 2 and tokens is None:
+        rows, names = gathered(x), ()
     else:
         rows, names = _inputs(x)
     length = len(next(iter(columns.values())))
     if len(rows) != length:
         raise ValueError(f"load: x and y must be of one length, got {len(rows)} and {length}")
-    return Raw(rows, columns, name, name, source, columns=names)
+    return Raw(rows, columns, name, name, source, columns=names, tokens=tokens)
 
 
 def from_npz(path: Path, target: Any) -> Raw:
@@ -84,10 +124,12 @@ def from_npz(path: Path, target: Any) -> Raw:
     raws = []
     for prefix in prefixes:
         x, y = held[prefix + "x"], held[prefix + "y"]
+        if prefix + "lengths" in held:
+            x = Ragged(torch.from_numpy(x), torch.from_numpy(held[prefix + "lengths"]))
         raws.append(from_arrays(x, y, target, path.stem, str(path)))
-    shapes = {raw.rows.shape[1:] for raw in raws}
+    shapes = {_shape(raw.rows)[1:] for raw in raws}
     if len(shapes) > 1:
-        told = ", ".join(f"{prefix}x {raw.rows.shape}" for prefix, raw in zip(prefixes, raws))
+        told = ", ".join(f"{prefix}x {_shape(raw.rows)}" for prefix, raw in zip(prefixes, raws))
         raise ValueError(f"load: {path} has samples of different shapes: {told}")
     joined = raws[0]
     if len(raws) > 1:
@@ -95,7 +137,7 @@ def from_npz(path: Path, target: Any) -> Raw:
         joined.parts = {
             part: np.arange(end - len(raw), end) for part, end, raw in zip(present, ends, raws)
         }
-        joined.rows = np.concatenate([raw.rows for raw in raws])
+        joined.rows = _joined([raw.rows for raw in raws])
         joined.target = {
             column: np.concatenate([raw.target[column] for raw in raws]) for column in joined.target
         }
@@ -108,6 +150,18 @@ def from_npz(path: Path, target: Any) -> Raw:
             )
         joined.columns = extra["features"]
     return joined
+
+
+def _shape(rows: Any) -> tuple[int, ...]:
+    values = rows.values if isinstance(rows, Ragged) else rows
+    return tuple(values.shape)
+
+
+def _joined(parts: list[Any]) -> Any:
+    if not isinstance(parts[0], Ragged):
+        return np.concatenate(parts)
+    values, lengths = ([getattr(part, name) for part in parts] for name in ("values", "lengths"))
+    return Ragged(torch.cat(values), torch.cat(lengths))
 
 
 def from_folder(folder: Path) -> Raw:

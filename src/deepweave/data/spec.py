@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-Task = Literal["binary", "multiclass", "multilabel", "regression", "segmentation"]
-Kind = Literal["table", "image"]
+Task = Literal["binary", "multiclass", "multilabel", "regression", "segmentation", "tokens"]
+Kind = Literal["table", "image", "sequence", "text", "graph"]
 
 TASKS: tuple[str, ...] = get_args(Task)
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -18,7 +18,9 @@ class Spec:
     """The contract between a data set and a model: one sample's shape and what is asked of it.
 
     ``outputs`` is the number of values that the model gives for a sample: 1 for binary, the
-    number of classes, of labels, or of regression targets.
+    number of classes, of labels, or of regression targets; for tokens that of classes at every
+    position. Of sequences ``shape`` is (longest, features), of texts (longest,) with the size of
+    the ``vocabulary``, of graphs that of a node's features.
 
     Shapes: one sample ``shape``, a batch ``(B, *shape)`` -> ``(B, outputs)``.
 
@@ -39,6 +41,7 @@ class Spec:
     targets: tuple[str, ...] = ()
     unit: str = ""
     kind: Kind = "table"
+    vocabulary: int = 0
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

@@ -1,16 +1,19 @@
-"""Samples as tensors: a split, its batches by index, and the stratified division into splits."""
+"""Samples in memory: a split, its batches by index, and the stratified division into splits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from deepweave.data.ragged import buckets as bucketed
+from deepweave.data.rows import Rows, between, count, each, lengths, moved, some, take
 from deepweave.run import derive
 
-Batch = tuple[Tensor, ...]
+Batch = tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +21,8 @@ class Split:
     """The samples of one split, whole in memory: inputs, targets and optional weights.
 
     Shapes: x ``(N, *shape)`` float32; y ``(N,)`` int64 for classes, ``(N, L)`` float32 for
-    labels, ``(N,)`` or ``(N, T)`` float32 for regression; weight ``(N,)``.
+    labels, ``(N,)`` or ``(N, T)`` float32 for regression; weight ``(N,)``. What is no rectangle
+    (sequences of different lengths, graphs) is a collection: see :mod:`deepweave.data.rows`.
 
     Raises:
         ValueError: x, y and weight are not of one length.
@@ -28,25 +32,25 @@ class Split:
     (5, 2, 2)
     """
 
-    x: Tensor
-    y: Tensor
+    x: Rows
+    y: Rows
     weight: Tensor | None = None
 
     def __post_init__(self) -> None:
-        lengths = {"x": len(self.x), "y": len(self.y)}
+        counts = {"x": count(self.x), "y": count(self.y)}
         if self.weight is not None:
-            lengths["weight"] = len(self.weight)
-        if len(set(lengths.values())) > 1:
-            told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            counts["weight"] = len(self.weight)
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} has {number}" for name, number in counts.items())
             raise ValueError(f"Split: x, y and weight must be of one length, but {told}")
         # index_select and narrow views are fast on contiguous rows only
         for field in ("x", "y", "weight"):
             value = getattr(self, field)
-            if value is not None and not value.is_contiguous():
-                object.__setattr__(self, field, value.contiguous())
+            if value is not None:
+                object.__setattr__(self, field, each(_contiguous, value))
 
     def __len__(self) -> int:
-        return len(self.x)
+        return count(self.x)
 
     def __getitem__(self, index: slice | Tensor) -> Split:
         if not isinstance(index, slice | Tensor):
@@ -55,12 +59,12 @@ class Split:
                 "for one sample take split[i : i + 1]"
             )
         weight = None if self.weight is None else self.weight[index]
-        return Split(self.x[index], self.y[index], weight)
+        return Split(some(self.x, index), some(self.y, index), weight)
 
     def to(self, device: torch.device | str) -> Split:
         """The split on a device: one move, after which batches are sliced there."""
         weight = None if self.weight is None else self.weight.to(device)
-        return replace(self, x=self.x.to(device), y=self.y.to(device), weight=weight)
+        return replace(self, x=moved(self.x, device), y=moved(self.y, device), weight=weight)
 
     def batches(
         self,
@@ -68,12 +72,14 @@ class Split:
         shuffle: bool = True,
         drop_last: bool = False,
         members: int | None = None,
+        buckets: bool = True,
     ) -> Batches:
         """Batches of ``size`` samples, in a new order each epoch when ``shuffle``.
 
         With ``members`` each of so many learners gets an order of its own: ``(n, size, ...)``.
+        Sequences of different lengths are shuffled so that a batch has like ones (``buckets``).
         """
-        return Batches(self, size, shuffle, drop_last=drop_last, members=members)
+        return Batches(self, size, shuffle, drop_last=drop_last, members=members, buckets=buckets)
 
 
 class Batches:
@@ -82,6 +88,8 @@ class Batches:
     The order of epoch ``number`` is ``randperm(N)`` from a generator seeded with
     ``derive(seed, "order", number)``: it depends on nothing else, so that an epoch can be
     entered in the middle after a resume, bit for bit. Iterating gives epoch 0, then 1, ...
+    Sequences of different lengths are then sorted within windows of 50 batches and the batches
+    shuffled, so that little is padded; ``buckets=False`` leaves the order as drawn.
 
     Without shuffling the batches are views of the split: do not change them in place.
 
@@ -102,6 +110,7 @@ class Batches:
         *,
         drop_last: bool = False,
         members: int | None = None,
+        buckets: bool = True,
     ) -> None:
         if size < 1:
             raise ValueError(f"Batches: size must be at least 1, got {size}")
@@ -112,6 +121,7 @@ class Batches:
             )
         self.split, self.size, self.shuffle, self.drop_last = split, size, shuffle, drop_last
         self.members = members
+        self._lengths = lengths(split.x) if buckets and shuffle else None
         self._next = 0
 
     def __len__(self) -> int:
@@ -132,40 +142,51 @@ class Batches:
 
     def _cut(self, number: int, seed: int, start: int) -> Iterator[Batch]:
         x, y, weight = self.split.x, self.split.y, self.split.weight
-        tensors = (x, y) if weight is None else (x, y, weight)
-        count, size = len(self), self.size
+        parts = (x, y) if weight is None else (x, y, weight)
+        size, rows, n = self.size, len(self.split), self.members
+        spans = [(at, min(at + size, rows)) for at in range(0, rows, size)][start : len(self)]
         if not self.shuffle:
-            if self.members is not None:
-                tensors = tuple(t.expand(self.members, *t.shape).transpose(0, 1) for t in tensors)
-                parts = [tensor.split(size)[start:count] for tensor in tensors]
-                yield from (tuple([p.transpose(0, 1) for p in batch]) for batch in zip(*parts))
-                return
-            parts = [tensor.split(size)[start:count] for tensor in tensors]
-            yield from zip(*parts)
-            return
-        if self.members is not None:
-            yield from self._each(tensors, number, seed, start)
+            for low, high in spans:
+                batch = tuple([between(part, low, high) for part in parts])
+                yield batch if n is None else each(lambda one: one.expand(n, *one.shape), batch)
             return
         # drawn on the CPU so that the order is the same on every device
-        order = self._order(number, seed).to(x.device)
-        for index in order.split(size)[start:count]:
-            yield tuple([tensor.index_select(0, index) for tensor in tensors])
+        if n is None:
+            order = self._order(number, seed)
+        else:
+            seeds = [derive(seed, "member", i) for i in range(n)]
+            order = torch.stack([self._order(number, own) for own in seeds])
+        if isinstance(y, Tensor):
+            order = order.to(y.device)
+        for low, high in spans:
+            index = order[..., low:high]
+            batch = tuple([take(part, index.reshape(-1)) for part in parts])
+            yield batch if n is None else each(_grouped(n, high - low), batch)
 
     def _order(self, number: int, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive(seed, "order", number))
-        return torch.randperm(len(self.split), generator=generator)
+        order = torch.randperm(len(self.split), generator=generator)
+        if self._lengths is None:
+            return order
+        return bucketed(self._lengths, order, self.size, generator)
 
-    def _each(
-        self, tensors: tuple[Tensor, ...], number: int, seed: int, start: int
-    ) -> Iterator[Batch]:
-        """Batches ``(n, B, ...)``: member i's order is that of a run seeded for it alone."""
-        n = self.members or 1
-        orders = [self._order(number, derive(seed, "member", i)) for i in range(n)]
-        order = torch.stack(orders).to(self.split.x.device)
-        for index in order.split(self.size, dim=1)[start : len(self)]:
-            flat = index.reshape(-1)
-            rows = [tensor.index_select(0, flat) for tensor in tensors]
-            yield tuple([row.view(n, index.shape[1], *row.shape[1:]) for row in rows])
+
+def _contiguous(part: Any) -> Any:
+    return part.contiguous() if isinstance(part, Tensor) else part
+
+
+def _grouped(n: int, size: int) -> Any:
+    """Batches of n members, made in one piece, as (n, size, ...)."""
+
+    def group(part: Any) -> Any:
+        if not isinstance(part, Tensor) or len(part) != n * size:
+            raise ValueError(
+                "Batches: graphs make one batch, not one for each member: "
+                "take Population(..., shared=True)"
+            )
+        return part.view(n, size, *part.shape[1:])
+
+    return group
 
 
 def divide(

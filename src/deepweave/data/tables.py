@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class Table:
 
     columns: tuple[Column, ...]
     ignored: tuple[str, ...] = ()  # the target, which new rows may carry or not
+    kind: ClassVar[Literal["table"]] = "table"
 
     @property
     def names(self) -> tuple[str, ...]:

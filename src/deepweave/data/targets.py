@@ -38,7 +38,8 @@ class Target:
             return 1
         if self.task == "segmentation":
             return 1 if len(self.classes) == 2 else len(self.classes)
-        return len(self.classes) if self.task == "multiclass" else len(self.names)
+        classes = self.task in ("multiclass", "tokens")
+        return len(self.classes) if classes else len(self.names)
 
     def encode(self, columns: Mapping[str, np.ndarray]) -> Tensor:
         """Raw target columns as a tensor: class numbers, labels, or quantities as float64.

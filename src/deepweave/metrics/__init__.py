@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from deepweave.metrics.score import Difference as Difference, Score as Score
     from deepweave.metrics.stream import Stream as Stream
     from deepweave.metrics.tally import Tally as Tally
+    from deepweave.metrics.tokens import tokens as tokens
     from deepweave.metrics.uncertainty import (
         bootstrap as bootstrap,
         clopper_pearson as clopper_pearson,
@@ -113,6 +114,7 @@ _HOMES = {  # public name -> the module that holds it
     "rmse": "regression",
     "roc": "curves",
     "specificity": "classification",
+    "tokens": "tokens",
     "top_k": "calibration",
     "wilson": "uncertainty",
 }

@@ -23,7 +23,7 @@ def sizes_of(sizes: Any, name: str) -> tuple[tuple[int, ...], int]:
     """
     if hasattr(sizes, "shape") and hasattr(sizes, "outputs"):
         shape, outputs = tuple(sizes.shape), int(sizes.outputs)
-    elif isinstance(sizes, tuple | list) and len(sizes) == 2:
+    elif isinstance(sizes, tuple | list) and len(sizes) in (2, 3):
         shape = tuple(sizes[0]) if isinstance(sizes[0], tuple | list) else (int(sizes[0]),)
         outputs = int(sizes[1])
     else:
@@ -31,6 +31,13 @@ def sizes_of(sizes: Any, name: str) -> tuple[tuple[int, ...], int]:
     if min((*shape, outputs)) < 1:
         raise ValueError(f"{name}: sizes must be at least 1, got {shape} -> {outputs}")
     return shape, outputs
+
+
+def vocabulary_of(sizes: Any) -> int:
+    """How many tokens there are, from a spec or ((T,), outputs, vocabulary); 0: not of tokens."""
+    if isinstance(sizes, tuple | list):
+        return int(sizes[2]) if len(sizes) == 3 else 0
+    return int(getattr(sizes, "vocabulary", 0))
 
 
 class Dense(nn.Linear):

@@ -4,6 +4,7 @@ from deepweave.objectives.augment import Augment, CutMix, Mixup, Noise
 from deepweave.objectives.penalty import Penalize
 from deepweave.objectives.sharpness import SAM
 from deepweave.objectives.supervised import Classify, Regress, Segment, Supervised, supervise
+from deepweave.objectives.tokens import NextToken
 
 __all__ = [
     "SAM",
@@ -11,6 +12,7 @@ __all__ = [
     "Classify",
     "CutMix",
     "Mixup",
+    "NextToken",
     "Noise",
     "Penalize",
     "Regress",

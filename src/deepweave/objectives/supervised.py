@@ -17,6 +17,7 @@ from deepweave.objectives.labelled import (
 )
 from deepweave.objectives.regression import Regress as Regress
 from deepweave.objectives.segmentation import Segment as Segment
+from deepweave.objectives.tokens import NextToken
 
 
 class Classify(Supervised):
@@ -132,7 +133,7 @@ def _beyond(y: Tensor, classes: int) -> str:
     return f"Classify: labels must lie in 0..{classes - 1}, got {found}"
 
 
-def supervise(model: nn.Module, spec: Any, **options: Any) -> Supervised:
+def supervise(model: nn.Module, spec: Any, **options: Any) -> Supervised | NextToken:
     """The objective that fits a data set's task; options go to it.
 
     >>> from types import SimpleNamespace
@@ -148,4 +149,6 @@ def supervise(model: nn.Module, spec: Any, **options: Any) -> Supervised:
         return Regress(model, **options)
     if task == "segmentation":
         return Segment(model, **options)
+    if task == "tokens":
+        return NextToken(model, **options)
     raise ValueError(f"supervise: no objective for the task {task!r}")
