@@ -179,8 +179,12 @@ def test_rotations_keep_lengths_and_see_distances_alone():
         turns = rotation(torch.arange(6) + shift, 8)
         products.append(rotate_places(x, turns) @ rotate_places(y, turns).T)
     assert torch.allclose(*products, atol=1e-6)
-    part = rotate_places(x, rotation(torch.arange(6), 4))
-    assert torch.equal(part[:, 4:], x[:, 4:])
+    turn = torch.tensor(3.0, dtype=torch.float64)  # of the first pair at place 3: one radian each
+    first = x[3, 0] * turn.cos() - x[3, 1] * turn.sin()
+    assert torch.isclose(turned[3, 0], first, atol=1e-6)
+    half = rotate_places(x.bfloat16(), rotation(torch.arange(6), 8))
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.double(), turned, atol=0.05)
 
 
 def test_places():

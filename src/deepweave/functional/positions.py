@@ -31,8 +31,8 @@ def _angles(places: Tensor, features: int, base: float) -> Tensor:
     return places[..., None].to(rates.dtype) * rates
 
 
-def rotation(places: Tensor, features: int, base: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """The cosines and sines by which :func:`rotate_places` turns: (T, features / 2) each.
+def rotation(places: Tensor, features: int, base: float = 10000.0) -> Tensor:
+    """The turns of :func:`rotate_places` as complex numbers: e^(i t base^(-2j/D)), (T, D/2).
 
     Raises:
         ValueError: an odd number of features.
@@ -40,16 +40,16 @@ def rotation(places: Tensor, features: int, base: float = 10000.0) -> tuple[Tens
     if features % 2:
         raise ValueError(f"rotation: features must be even, got {features}")
     turns = _angles(places, features, base)
-    return turns.cos(), turns.sin()
+    return torch.polar(torch.ones_like(turns), turns)
 
 
-def rotate_places(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Pairs of features (i, i + D/2) turned by the angle t base^(-2i/D) of their place t.
+def rotate_places(x: Tensor, turns: Tensor) -> Tensor:
+    """Pairs of features (2j, 2j + 1) turned by the angle t base^(-2j/D) of their place t.
 
     The product of a turned query and a turned key depends on the distance of their places alone.
-    Where ``turns`` are of fewer features than x has, the rest stays as it is.
+    A pair is a complex number, a turn one product.
 
-    Shapes: x (..., T, D), turns (T, R/2) each with R <= D -> (..., T, D)
+    Shapes: x (..., T, D), turns (T, D/2) complex -> (..., T, D)
 
     Source: Su et al., RoFormer, 2021.
 
@@ -58,12 +58,11 @@ def rotate_places(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     >>> bool(torch.allclose(a @ a.T, b @ b.T, atol=1e-5))
     True
     """
-    cos, sin = turns
-    half = cos.shape[-1]
-    one, two = x[..., :half], x[..., half : 2 * half]
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    parts = [one * cos - two * sin, two * cos + one * sin]
-    return torch.cat([*parts, x[..., 2 * half :]] if 2 * half < x.shape[-1] else parts, -1)
+    pairs = x.unflatten(-1, (-1, 2))
+    if x.dtype in (torch.float16, torch.bfloat16):  # of which there are no complex numbers
+        pairs = pairs.float()
+    turned = torch.view_as_complex(pairs.contiguous()) * turns
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 def slopes(heads: int) -> Tensor:

@@ -19,19 +19,19 @@ from deepweave.functional.positions import (
     slopes,
 )
 
-_TABLES: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # rotations, made once
+_TABLES: dict[tuple[int, torch.device], Tensor] = {}  # rotations, made once
 
 
-def _turns(start: int, end: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _turns(start: int, end: int, width: int, device: torch.device) -> Tensor:
     """The rotations of places start to end, from a table that grows by doubling."""
     table = _TABLES.get((width, device))
-    if table is None or len(table[0]) < end:
+    if table is None or len(table) < end:
         size = 1 << max(end - 1, 127).bit_length()
         with torch.inference_mode(False):
             table = rotation(torch.arange(size, device=device), width)
-        if type(table[0]) is Tensor and not torch.compiler.is_compiling():  # not a fake one
+        if type(table) is Tensor and not torch.compiler.is_compiling():  # not a fake one
             _TABLES[width, device] = table
-    return table[0][start:end], table[1][start:end]
+    return table[start:end]
 
 
 SCORES = ("scaled", "dot", "cosine", "multiplicative", "additive", "linear")
@@ -180,10 +180,6 @@ class Attention(nn.Module):
         """
         self._check(x, memory)
         query, key, value = self._heads(x, memory, cache)
-        if self.position == "rotary":
-            start = 0 if cache is None else cache.filled
-            turns = _turns(start, start + x.shape[1], self.width, x.device)
-            query, key = rotate_places(query, turns), rotate_places(key, turns)
         if cache is not None and not self.crossed:
             key, value = cache.add(key, value)
         out, shares = self._attend(query, key, value, mask, weights)
@@ -203,8 +199,14 @@ class Attention(nn.Module):
             if cache is not None:
                 cache.keys, cache.values = key, value
             return query, key, value
-        every = self.project(x).unflatten(-1, (self.heads + 2 * self.groups, -1)).transpose(1, 2)
-        query, key, value = every.split([self.heads, self.groups, self.groups], 1)
+        every = self.project(x).unflatten(-1, (-1, self.width)).transpose(1, 2)
+        if self.position != "rotary":
+            query, key, value = every.split([self.heads, self.groups, self.groups], 1)
+            return query, key, value
+        start = 0 if cache is None else cache.filled
+        turns = _turns(start, start + x.shape[1], self.width, x.device)
+        both, value = every.split([self.heads + self.groups, self.groups], 1)
+        query, key = rotate_places(both, turns).split([self.heads, self.groups], 1)
         return query, key, value
 
     def _attend(

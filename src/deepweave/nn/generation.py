@@ -60,7 +60,6 @@ def choose(
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 
 
-@torch.no_grad()
 def generate(
     model: Any,
     prompt: Tensor | None = None,
@@ -94,33 +93,40 @@ def generate(
     >>> generate(model, torch.tensor([[2, 5]]), 3, end=None).shape
     torch.Size([1, 3])
     """
+    tokens = _prompt(prompt, source)
+    if steps < 1:
+        raise ValueError(f"generate: steps must be at least 1, got {steps}")
     was = model.training
     model.eval()
     try:
-        tokens = _prompt(prompt, source)
-        if steps < 1:
-            raise ValueError(f"generate: steps must be at least 1, got {steps}")
-        state = model.begin(tokens.shape[1] + steps, source)
-        written = []
-        going = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
-        for _ in range(steps):
-            logits = model.go_on(tokens, state)
-            drawn = choose(
-                logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
-            )
-            if end is not None:
-                drawn = torch.where(going, drawn, PAD)
-                going = going & (drawn != end)
-            written.append(drawn)
-            if end is not None and not going.any():
-                break
-            tokens = drawn[:, None]
+        with torch.inference_mode():
+            written = _write(
+                model, tokens, steps, source, end, temperature=temperature, top_k=top_k,
+                top_p=top_p, generator=generator,
+            )  # fmt: skip
     finally:
         model.train(was)
-    return torch.stack(written, 1)
+    return torch.stack(written, 1)  # tensors that training may use
 
 
-@torch.no_grad()
+def _write(
+    model: Any, tokens: Tensor, steps: int, source: Any, end: int | None, **options: Any
+) -> list[Tensor]:
+    state = model.begin(tokens.shape[1] + steps, source)
+    written = []
+    going = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+    for _ in range(steps):
+        drawn = choose(model.go_on(tokens, state), **options)
+        if end is not None:
+            drawn = torch.where(going, drawn, PAD)
+            going = going & (drawn != end)
+        written.append(drawn)
+        if end is not None and not going.any():
+            break
+        tokens = drawn[:, None]
+    return written
+
+
 def beam_search(
     model: Any,
     prompt: Tensor | None = None,
@@ -150,13 +156,15 @@ def beam_search(
         raise ValueError(f"beam_search: beams must be at least 1, got {beams}")
     if steps < 1:
         raise ValueError(f"beam_search: steps must be at least 1, got {steps}")
+    tokens = _prompt(prompt, source)
     was = model.training
     model.eval()
     try:
-        tokens = _prompt(prompt, source)
-        return _search(model, tokens, steps, source, beams, end, length_penalty)
+        with torch.inference_mode():
+            found, score = _search(model, tokens, steps, source, beams, end, length_penalty)
     finally:
         model.train(was)
+    return found.clone(), score.clone()
 
 
 def _search(

@@ -107,6 +107,7 @@ def language_model(
     Raises:
         ValueError: no vocabulary, or numbers that do not fit.
 
+    >>> import torch
     >>> language_model(((16,), 50, 50), 32, 2)(torch.zeros(1, 7, dtype=torch.long)).shape
     torch.Size([1, 7, 50])
     """

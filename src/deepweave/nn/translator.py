@@ -79,6 +79,7 @@ def translator(
 
     Source: Vaswani et al., Attention is all you need, 2017.
 
+    >>> import torch
     >>> model = translator(((5,), 20, 30), 16, 1)
     >>> model((torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 7, dtype=torch.long))).shape
     torch.Size([2, 7, 20])
