@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[1]
 MARK = re.compile(r"(<!-- include: (\S+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PARTS = ("core", "hooks", "functional", "nn", "objectives", "search", "data", "metrics", "run")
 PARTS += ("explain", "testing")
+PARTS += ("functional.attention", "functional.local", "functional.positions", "functional.ragged")
+PARTS += ("nn.attention", "nn.transformer", "nn.language", "nn.translator", "nn.encoder")
+PARTS += ("nn.generation", "nn.aligner", "objectives.tokens", "metrics.tokens", "metrics.edits")
+PARTS += ("metrics.translation", "data.text", "data.tokens", "data.sequences", "data.ragged")
+PARTS += ("data.rows",)
 
 
 def source(path: str, name: str) -> str:

@@ -138,7 +138,8 @@ def test_files(path):
     if path.stem not in ("__init__", "__main__"):
         assert path.stem.isidentifier()
         assert path.stem == path.stem.lower()
-        assert "_" not in path.stem, f"{path}: one noun per module"
+        if path.parent.name != "recipes":  # whose names are those of the command line
+            assert "_" not in path.stem, f"{path}: one noun per module"
     for word in (
         "pickle.load",
         "torch.load(",

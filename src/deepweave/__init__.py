@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
         Augment as Augment,
         Classify as Classify,
         CutMix as CutMix,
+        MarginReconstruct as MarginReconstruct,
         Mixup as Mixup,
         NextToken as NextToken,
         Noise as Noise,
@@ -57,7 +58,7 @@ _HOMES = {  # the public face: module -> the names it lends to the package
     "deepweave.hooks": ("find_lr",),
     "deepweave.objectives": (
         *("Augment", "Classify", "CutMix", "Mixup", "Noise", "Penalize", "Regress", "SAM"),
-        *("NextToken", "Segment", "supervise"),
+        *("MarginReconstruct", "NextToken", "Segment", "supervise"),
     ),
     "deepweave.run": ("Run", "load"),
     "deepweave.search": ("space", "tune"),

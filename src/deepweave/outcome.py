@@ -237,10 +237,12 @@ def test(run: Run) -> dict[str, Any]:
     return {f"test/{name}": score for name, score in scores.items()}
 
 
-def rival(run: Run, name: str, prediction: Tensor) -> None:
+def rival(run: Run, name: str, prediction: Any) -> None:
     """Score another method's predictions of the same test set, shown beside the run's own."""
-    metrics = import_module("deepweave.metrics")
-    scores = metrics.evaluate(run.data.spec.task, prediction, _targets(run.data, "test"))
+    scores = prediction
+    if not isinstance(prediction, dict):
+        metrics = import_module("deepweave.metrics")
+        scores = metrics.evaluate(run.data.spec.task, prediction, _targets(run.data, "test"))
     rivals = run.info.setdefault("rivals", {})
     rivals[name] = {f"test/{key}": score.to_json() for key, score in scores.items()}
     run.save()

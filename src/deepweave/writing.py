@@ -31,7 +31,8 @@ def scores(objective: Any, split: Any) -> dict[str, Any]:
 def _texts(log_p: Tensor, y: Tensor) -> Tensor:
     """Loss, hits and tokens of each text, (3, B)."""
     real = y != 0
-    loss = -log_p.gather(-1, y[..., None])[..., 0] * real
+    # not times zero: padding may be impossible, and infinity times zero is not a number
+    loss = torch.where(real, -log_p.gather(-1, y[..., None])[..., 0], 0.0)
     right = (log_p.argmax(-1) == y) & real
     return torch.stack([loss.double().sum(1), right.double().sum(1), real.double().sum(1)])
 

@@ -48,9 +48,38 @@ MODELS: dict[str, Model] = {
     "your own module": Model(
         lambda s: nn.Sequential(nn.Linear(s[0][0], 5), nn.Softplus(), nn.Linear(5, s[1]))
     ),
+    "convnet": Model(lambda s: dw.nn.convnet(s, widths=(4, 6), norm="layer"), (1, 8, 8)),
+    "convnet, one axis": Model(
+        lambda s: dw.nn.convnet(s, widths=(6, 8), activation="gelu", norm="group", pool="stride"),
+        (2, 10),
+    ),
+    "residual net": Model(
+        lambda s: dw.nn.resnet_small(s, 1, widths=(4, 6), norm="group"), (2, 6, 6)
+    ),
+    "residual net, pre-activation": Model(
+        lambda s: dw.nn.resnet_small(
+            s, 1, (4, 4), kind="preactivation", norm="group", squeeze=1, drop=0.2
+        ),
+        (1, 8, 8),
+    ),
+    "rnn": Model(lambda s: dw.nn.rnn(s, 5, read="mean"), (4, 3)),
+    "lstm": Model(lambda s: dw.nn.lstm(s, 5, 2, dropout=0.1), (4, 3)),
+    "gru": Model(lambda s: dw.nn.gru(s, 5, bidirectional=True), (4, 3)),
+    "capsule net": Model(
+        lambda s: dw.nn.capsnet(
+            s, (4,), "full", kinds=2, size=4, pose=6, rounds=2, kernel=3, norm="layer"
+        ),
+        (1, 6, 6),
+    ),
     "segmenter": Model(lambda s: dw.nn.segmenter(s, widths=(4, 6)), (6, 4, 4), pixels=True),
     "segmenter, odd sizes": Model(
         lambda s: dw.nn.segmenter(s, widths=(2, 3, 4), activation="gelu"), (1, 9, 11), pixels=True
+    ),
+    "transformer of sequences": Model(
+        lambda s: dw.nn.transformer(s, 8, 1, heads=2, dropout=0.0), (4, 3)
+    ),
+    "vision transformer": Model(
+        lambda s: dw.nn.vision_transformer(s, 8, 1, patch=2, heads=2), (1, 4, 4)
     ),
 }
 

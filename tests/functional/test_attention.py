@@ -148,6 +148,31 @@ def test_a_window_is_a_mask_of_distances(length, window, causal, masked):
     assert torch.allclose(found, wanted, atol=1e-10)
 
 
+@pytest.mark.parametrize("window", [3, 9])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_window_scales_its_scores(window, causal):
+    query, key, value = three(length=9, size=9)
+    away = distances(9, 9)
+    band = (away > -window) & ((away <= 0) if causal else (away < window))
+    wanted = formula(query, key, value, band.expand(2, 9, 9), scale=1.3)
+    found = windowed(query, key, value, window, causal=causal, scale=1.3)
+    assert torch.allclose(found, wanted, atol=1e-10)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_dropout_leaves_out_its_share_and_keeps_the_mean(weights):
+    torch.manual_seed(0)
+    one = torch.ones(1, 1, 8000, 2)
+    key = value = torch.ones(1, 1, 1, 2)  # a single key: all of it, or nothing
+    found = attend(one, key, value, dropout=0.2, weights=weights)
+    out = found[0] if weights else found
+    kept = out[0, 0, :, 0]
+    assert torch.allclose(kept.unique(), torch.tensor([0.0, 1.25]))
+    assert abs(float((kept == 0).float().mean()) - 0.2) < 0.02
+    if weights:
+        assert bool((found[1] == 1).all())  # what is shown is what was meant
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_linear_attention_is_its_sum(causal):
     query, key, value = three(length=9, size=9)
@@ -185,6 +210,22 @@ def test_rotations_keep_lengths_and_see_distances_alone():
     half = rotate_places(x.bfloat16(), rotation(torch.arange(6), 8))
     assert half.dtype == torch.bfloat16
     assert torch.allclose(half.double(), turned, atol=0.05)
+
+
+def test_rates_fall_from_one_to_one_over_the_base():
+    rates = torch.tensor([10000 ** (-2 * j / 8) for j in range(4)])
+    assert torch.allclose(rotation(torch.arange(4), 8)[3].angle(), 3 * rates, atol=1e-6)
+    waves = sinusoidal(torch.arange(4), 8)[3]
+    assert torch.allclose(waves[0::2], (3 * rates).sin(), atol=1e-6)
+    assert torch.allclose(waves[1::2], (3 * rates).cos(), atol=1e-6)
+
+
+def test_buckets_are_those_of_t5():
+    """Worked out by its formula: 8 + floor(log(d / 8) / log(128 / 8) 8), 16 more for what comes."""
+    far = torch.tensor([0, -7, -8, -11, -12, -16, -127, -500, 1, 7, 8, 16, 500])
+    assert bucketed(far).tolist() == [0, 7, 8, 8, 9, 10, 15, 15, 17, 23, 24, 26, 31]
+    past = torch.tensor([5, 0, -15, -16, -32, -127, -500])
+    assert bucketed(past, causal=True).tolist() == [0, 0, 15, 16, 21, 31, 31]
 
 
 def test_places():

@@ -74,6 +74,7 @@ def members(order: list[int]) -> list[dw.Objective]:
     return made
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's own, without rules
 @pytest.mark.parametrize("order", [[0, 0, 1, 2, 2, 3, 4], [3, 0, 2, 3, 1, 0, 2]])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("rules", [True, False])

@@ -34,14 +34,13 @@ def test_contract(score, position, causal):
     check_model(make, torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize(("score", "position"), SOFT)
+@pytest.mark.parametrize(("score", "position"), WAYS)
 def test_a_cache_gives_what_the_whole_gives(score, position):
     layer = made(score=score, position=position, causal=True, groups=1)
     whole = layer(X)
     cache = Cache(6)
-    parts = [layer(X[:, :3], cache=cache)] + [
-        layer(X[:, t : t + 1], cache=cache) for t in (3, 4, 5)
-    ]
+    pieces = (slice(0, 2), slice(2, 4), slice(4, 5), slice(5, 6))  # several at once, and one
+    parts = [layer(X[:, piece], cache=cache) for piece in pieces]
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-6)
     with pytest.raises(ValueError, match="7 tokens do not fit into 6"):
         layer(X[:, :1], cache=cache)
@@ -100,6 +99,50 @@ def test_positions_tell_places_apart():
                 layer.near.weight.normal_()
         assert not torch.allclose(layer(same)[0, 0], layer(moved)[0, 0], atol=1e-4), position
     assert torch.allclose(made()(same)[0, 0], made()(moved)[0, 0], atol=1e-6)
+
+
+def test_scores_are_their_formulas():
+    for score in ("scaled", "dot", "cosine", "multiplicative", "additive"):
+        layer = made(score=score)
+        query, key = (
+            one.detach().unflatten(-1, (2, 4)).transpose(1, 2)
+            for one in layer.project(X).split(8, -1)[:2]
+        )
+        wanted = query @ key.mT
+        if score == "scaled":
+            wanted = wanted / 2
+        elif score == "cosine":
+            lengths = query.norm(dim=-1)[..., None] * key.norm(dim=-1)[..., None, :]
+            wanted = 10 * wanted / lengths
+        elif score == "multiplicative":
+            wanted = query @ layer.metric @ key.mT
+        elif score == "additive":
+            wanted = (query[..., None, :] + key[..., None, :, :]).tanh() @ layer.direction
+        _, weights = layer(X, weights=True)
+        assert torch.allclose(weights, wanted.softmax(-1), atol=1e-6), score
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_grouped_heads_are_heads_with_the_same_keys(score):
+    torch.manual_seed(0)
+    few, many = Attention(8, 4, groups=2, score=score), Attention(8, 4, score=score)
+    with torch.no_grad():
+        query, *shared = few.project.weight.split([8, 4, 4])
+        copied = [one.unflatten(0, (2, 2)).repeat_interleave(2, 0).flatten(0, 1) for one in shared]
+        weights = few.state_dict() | {"project.weight": torch.cat([query, *copied])}
+    many.load_state_dict(weights)
+    assert torch.allclose(few(X), many(X), atol=1e-6)
+
+
+def test_weights_are_dropped_in_training_alone():
+    layer = made(dropout=0.5)
+    whole = layer(X)
+    assert torch.equal(whole, layer(X))
+    layer.train()
+    torch.manual_seed(1)
+    assert not torch.allclose(layer(X), whole, atol=1e-3)
+    layer.dropout = 0.0
+    assert torch.allclose(layer(X), whole, atol=1e-6)
 
 
 def test_alibi_by_one_more_feature_is_the_bias():

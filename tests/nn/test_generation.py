@@ -56,6 +56,13 @@ def test_limits_leave_out_the_rest_and_keep_the_ratios():
     assert torch.equal(draws(top_k=9), draws())
 
 
+def test_a_nucleus_is_the_fewest_that_reach_it():
+    logits = torch.tensor([[0.2, 0.4, 0.1, 0.3]]).log().repeat(3000, 1)
+    for limit, kept in ((0.39, {1}), (0.41, {1, 3}), (0.69, {1, 3}), (0.71, {0, 1, 3})):
+        found = choose(logits, top_p=limit, generator=torch.Generator().manual_seed(0))
+        assert set(found.tolist()) == kept, limit
+
+
 def test_generation_with_a_cache_is_generation_without():
     torch.manual_seed(0)
     model = nn.language_model(((8,), 12, 12), 16, 2, heads=2)

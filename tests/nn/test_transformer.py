@@ -9,7 +9,9 @@ import torch
 
 import deepweave as dw
 from deepweave import nn
+from deepweave.functional.positions import sinusoidal
 from deepweave.functional.ragged import Padded, pad
+from deepweave.nn.transformer import Block, FeedForward
 from deepweave.testing.models import check_model
 
 TOKENS = torch.randint(4, 11, (3, 7), generator=torch.Generator().manual_seed(0))
@@ -45,6 +47,96 @@ def test_contract_of_sequences(position):
 def test_contract_of_images():
     x = torch.randn(3, 2, 6, 4, generator=torch.Generator().manual_seed(0))
     check_model(lambda: nn.vision_transformer(((2, 6, 4), 3), 16, 1, patch=2), x)
+
+
+def test_a_block_is_its_formula():
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    for pre in (True, False):
+        block = Block(8, 2, 12, pre=pre)
+        with torch.no_grad():  # norms that do something
+            block.norm.weight.uniform_(0.5, 1.5)
+            block.norm_forward.bias.normal_()
+        if pre:
+            middle = x + block.attention(block.norm(x))
+            wanted = middle + block.forward_net(block.norm_forward(middle))
+        else:
+            middle = block.norm(x + block.attention(x))
+            wanted = block.norm_forward(middle + block.forward_net(middle))
+        assert torch.allclose(block(x), wanted, atol=1e-6)
+
+
+def test_a_gated_network_is_its_formula():
+    torch.manual_seed(0)
+    net = FeedForward(4, 6, "swiglu")
+    x = torch.randn(3, 4)
+    value, gate = (x @ w.T + b for w, b in zip(net.inner.weight.split(6), net.inner.bias.split(6)))
+    assert torch.allclose(net(x), net.out(value * gate * gate.sigmoid()), atol=1e-6)
+
+
+@pytest.mark.parametrize(("readout", "said"), [("mean", 0), ("max", 1), ("first", 2)])
+def test_readouts_are_what_they_say(readout, said):
+    torch.manual_seed(0)
+    net = nn.transformer(((7,), 3, 11), 16, 1, readout=readout).eval()
+    z = net.embedding(TOKENS)
+    if readout == "first":
+        z = torch.cat([net.first.expand(3, 1, -1), z], 1)
+    z = net.stack(z)
+    wanted = (z.mean(1), z.amax(1), z[:, 0])[said]
+    assert torch.allclose(net(TOKENS), net.head(wanted), atol=1e-6)
+
+
+def test_waves_are_added_and_rotations_are_not():
+    torch.manual_seed(0)
+    net = nn.transformer(((7,), 3, 11), 16, 1, position="sine").eval()
+    z = net.embedding(TOKENS) + sinusoidal(torch.arange(7), 16)
+    assert torch.allclose(net(TOKENS), net.head(net.stack(z).mean(1)), atol=1e-6)
+
+
+def test_positions_tell_the_order_of_a_text():
+    """The mean over a text read backwards: rotations and waves see it, distances do not."""
+    for position, seen in ((None, False), ("alibi", False), ("sine", True), ("rotary", True)):
+        torch.manual_seed(0)
+        net = nn.transformer(((7,), 3, 11), 16, 1, position=position).eval()
+        away = float((net(TOKENS) - net(TOKENS.flip(1))).abs().max().detach())
+        assert (away > 1e-5) == seen, position
+
+
+def test_a_vision_transformer_knows_where_a_patch_is():
+    torch.manual_seed(0)
+    net = nn.vision_transformer(((1, 4, 4), 3), 8, 1, patch=2, heads=2).eval()
+    image = torch.randn(1, 1, 4, 4)
+    turned = torch.cat([image[:, :, 2:], image[:, :, :2]], 2)  # the patches' rows exchanged
+    assert not torch.allclose(net(image), net(turned), atol=1e-5)
+    with torch.no_grad():
+        net.embedding.place.zero_()
+    assert torch.allclose(net(image), net(turned), atol=1e-5)
+
+
+def test_decoders_do_not_look_ahead_and_encoders_do():
+    torch.manual_seed(0)
+    model = nn.translator(((5,), 11, 11), 16, 1).eval()
+    source, target = TOKENS[:, :5], TOKENS
+    whole = model((source, target))
+    later = target.clone()
+    later[:, 4:] = 4
+    assert torch.allclose(model((source, later))[:, :4], whole[:, :4], atol=1e-6)
+    memory, _ = model.encode(source)
+    other = source.clone()
+    other[:, 4] = (other[:, 4] - 3) % 7 + 4  # another token at the end
+    assert not torch.allclose(model.encode(other)[0][:, 0], memory[:, 0], atol=1e-4)
+
+
+def test_tied_logits_are_products_with_the_embedding():
+    model = lm(tied=True)
+    z = model.stack(model.embedding(TOKENS))
+    wanted = z @ model.embedding.weight.T / 4  # features 16: logits begin with variance near 1
+    assert torch.allclose(model(TOKENS), wanted, atol=1e-5)
+
+
+def test_groups_of_a_language_model_share_keys():
+    model = lm(groups=1)
+    assert model.stack.blocks[0].attention.project.out_features == 16 + 2 * 8
 
 
 def test_patches_are_squares_of_the_image():

@@ -68,6 +68,31 @@ def test_a_run_on_a_stream_is_scored_in_bits(tmp_path):
     assert run.info["baseline_name"] == "token frequencies"
 
 
+def test_pairs_are_scored_over_their_real_tokens():
+    data = dw.data.load("pronunciations", limit=60)
+    torch.manual_seed(0)
+    model = dw.nn.seq2seq(data.spec, 8, dropout=0.0)
+    run = dw.fit(dw.supervise(model, data.spec), data, epochs=1, out=False)
+    scores, total, right, count = run.test(), 0.0, 0, 0
+    x, target = data.test.x
+    y = data.test.y
+    seen = torch.bincount(data.train.y.values, minlength=data.spec.outputs).double() + 1
+    log_p = (seen / (seen.sum() - 1)).log()  # of padding there is none
+    for i in range(len(data.test)):
+        row = y.take(torch.tensor([i])).values
+        place = torch.tensor([i])
+        with torch.no_grad():
+            logits = run.model.eval()((x.take(place), target.take(place)))
+        total -= float(logits.log_softmax(-1).gather(-1, row[..., None]).sum())
+        right += int((logits.argmax(-1) == row).sum())
+        count += row.numel()
+    assert math.isclose(scores["test/loss"], total / count, rel_tol=1e-5)
+    assert math.isclose(scores["test/bits"], total / count / math.log(2), rel_tol=1e-5)
+    assert math.isclose(scores["test/accuracy"], right / count, rel_tol=1e-9)
+    found = run.info["baseline"]["test/loss"]["value"]
+    assert math.isclose(found, -float(log_p[y.values].mean()), rel_tol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("batch", "said"),
     [

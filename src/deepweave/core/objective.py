@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,6 +41,18 @@ def mapped(change: Callable[[Tensor], Any], tree: Any) -> Any:
         named = hasattr(tree, "_fields")
         return type(tree)(*parts) if named else tuple(parts)
     return tree
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in evaluation mode; each of its parts is put back as it was."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class Objective(nn.Module, ABC):
@@ -121,8 +134,8 @@ class Step(ABC):
         return {"loss": loss, **logs}
 
     def predict(self, x: Any) -> Tensor:
-        """What the trained method says of inputs."""
-        with torch.no_grad():
+        """What the trained method says of inputs, in evaluation mode: nothing is dropped."""
+        with torch.no_grad(), evaluating(self.objective):
             return self.objective.predict(x)
 
     def chosen(self) -> Objective:

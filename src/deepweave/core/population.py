@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from deepweave import chance
 from deepweave.core.descent import make_optimizer
-from deepweave.core.objective import Batch, Logs, Objective, Step, Weights, mapped
+from deepweave.core.objective import Batch, Logs, Objective, Step, Weights, evaluating, mapped
 from deepweave.core.stacked import over_members, stacked
 from deepweave.run import derive
 
@@ -145,14 +145,14 @@ class Population(Step):
         return {"loss": losses, **logs}
 
     def predict(self, x: Any) -> Tensor:
-        """Every member's predictions of the same inputs: (n, B, ...)."""
+        """Every member's predictions of the same inputs, in evaluation mode: (n, B, ...)."""
 
         def one(weights: Weights, buffers: Weights) -> Tensor:
             return functional_call(
                 _Predict(self.objective), (_under(weights), _under(buffers)), (x,)
             )
 
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.objective):
             return vmap(one, randomness="different")(self.stacked, self.buffers)
 
     def member(self, i: int) -> Objective:

@@ -172,7 +172,34 @@ def _cross_entropy(logits: Tensor, target: Tensor, *args: Any, **options: Any) -
     if logits.dim() == 2 and _plain(logits, target, *args, **options):
         # autocast computes losses in float32
         found = _through(_Entropy, logits.float() if _mixed(logits) else logits, target)
+    if found is None:
+        found = _gathered(logits, target, *args, **options)
     return TORCH["cross_entropy"](logits, target, *args, **options) if found is None else found
+
+
+def _gathered(
+    logits: Tensor,
+    target: Tensor,
+    weight: Any = None,
+    *,
+    ignore_index: int = IGNORED,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    **others: Any,
+) -> Tensor | None:
+    """The formula under vmap, where torch's kernel has no rule and would loop over the members."""
+    batched = inside.is_batchedtensor(logits) or inside.is_batchedtensor(target)
+    if not batched or weight is not None or others or target.dim() != logits.dim() - 1:
+        return None
+    logs = (logits.float() if _mixed(logits) else logits).log_softmax(1)
+    used = target != ignore_index
+    loss = -logs.gather(1, torch.where(used, target, 0).unsqueeze(1)).squeeze(1)
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * logs.mean(1)
+    loss = loss.masked_fill(~used, 0.0)
+    if reduction == "none":
+        return loss
+    return loss.sum() if reduction == "sum" else loss.sum() / used.sum()
 
 
 def _mixed(like: Tensor | None) -> bool:

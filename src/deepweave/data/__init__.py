@@ -9,10 +9,33 @@
 
 from __future__ import annotations
 
+from deepweave.data.conversion import from_networkx, from_pyg, to_networkx, to_pyg
 from deepweave.data.dataset import Data
+from deepweave.data.graphs import Graphs, Nodes, Pairs, nearest_graph
+from deepweave.data.links import links
 from deepweave.data.load import load, names, read
 from deepweave.data.prepare import Preparation
+from deepweave.data.ragged import Ragged
 from deepweave.data.spec import Spec
 from deepweave.data.split import Batches, Split
 
-__all__ = ["Batches", "Data", "Preparation", "Spec", "Split", "load", "names", "read"]
+__all__ = [
+    "Batches",
+    "Data",
+    "Graphs",
+    "Nodes",
+    "Pairs",
+    "Preparation",
+    "Ragged",
+    "Spec",
+    "Split",
+    "from_networkx",
+    "from_pyg",
+    "links",
+    "load",
+    "names",
+    "nearest_graph",
+    "read",
+    "to_networkx",
+    "to_pyg",
+]

@@ -78,6 +78,10 @@ def load(
     )
     if isinstance(source, str | os.PathLike) and str(source).lower().endswith(".txt"):
         opened = {"text": _text(Path(source)), **_known(Path(source))}
+    if "whole" in opened:
+        if target is not None or task is not None:
+            raise ValueError(f'load: "{source}" has its own target; leave target= and task= out')
+        return opened["whole"](NAMED[str(source)].known, seed=seed, limit=limit)
     if "text" in opened or "pairs" in opened:
         if target is not None or task is not None:
             raise ValueError(

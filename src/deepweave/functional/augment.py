@@ -182,6 +182,19 @@ def noise(x: Tensor, std: Amount = 0.1) -> Tensor:
     return x + std * torch.randn_like(x)
 
 
+def forget(tokens: Tensor, share: Amount = 0.1) -> Tensor:
+    """Each token becomes unknown (number 1) with probability ``share``; padding (0) stays.
+
+    Shapes: tokens (B, T) int64 -> (B, T)
+    Source: Iyyer et al., Deep unordered composition rivals syntactic methods, 2015 (word dropout).
+
+    >>> forget(torch.tensor([[5, 6, 0]]), 1.0)
+    tensor([[1, 1, 0]])
+    """
+    drawn = torch.rand(tokens.shape, device=tokens.device) < share
+    return torch.where(drawn & (tokens != 0), 1, tokens)
+
+
 def beta(alpha: Amount, x: Tensor) -> Tensor:
     """A draw from Beta(alpha, alpha) for each sample of x, also for an alpha that vmaps.
 

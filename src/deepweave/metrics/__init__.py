@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         precision_recall as precision_recall,
         roc as roc,
     )
+    from deepweave.metrics.edits import edit_distance as edit_distance, error_rate as error_rate
     from deepweave.metrics.evaluation import (
         baseline as baseline,
         constant as constant,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from deepweave.metrics.stream import Stream as Stream
     from deepweave.metrics.tally import Tally as Tally
     from deepweave.metrics.tokens import tokens as tokens
+    from deepweave.metrics.translation import chrf as chrf
     from deepweave.metrics.uncertainty import (
         bootstrap as bootstrap,
         clopper_pearson as clopper_pearson,
@@ -86,12 +88,15 @@ _HOMES = {  # public name -> the module that holds it
     "baseline": "evaluation",
     "bootstrap": "uncertainty",
     "brier": "calibration",
+    "chrf": "translation",
     "clopper_pearson": "uncertainty",
     "confusion_matrix": "breakdown",
     "constant": "evaluation",
     "dice": "overlap",
     "difference": "comparison",
     "ece": "calibration",
+    "edit_distance": "edits",
+    "error_rate": "edits",
     "evaluate": "evaluation",
     "f1": "classification",
     "fbeta": "classification",

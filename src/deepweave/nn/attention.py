@@ -219,8 +219,12 @@ class Attention(nn.Module):
                 raise ValueError("Attention: linear scores have no weights to show")
             key, value = (self._spread(one) for one in (key, value))
             keep = None if mask is None else mask[:, 0]
-            causal = self.causal and size == length
-            return linear_attention(query, key, value, keep, causal=causal), None
+            before = size - length
+            if not self.causal or length == 1:
+                return linear_attention(query, key, value, keep), None
+            query = torch.nn.functional.pad(query, (0, 0, before, 0))  # its sums run from the start
+            out = linear_attention(query, key, value, keep, causal=True)
+            return out[:, :, before:], None
         tilted = self.position == "alibi" and self.causal and self.score != "additive"
         tilted = tilted and not weights
         bias = None if tilted else self._bias(length, size, query.device)

@@ -13,7 +13,7 @@ from deepweave.functional.ragged import unpad, within
 from deepweave.nn.dense import sizes_of, vocabulary_of
 from deepweave.nn.language import hidden_of
 from deepweave.nn.sequence import Embedding
-from deepweave.nn.transformer import NORMS, Block, Stack
+from deepweave.nn.transformer import NORMS, Block, Blocks
 
 READOUTS = ("mean", "max", "first")
 
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, embedding: nn.Module, stack: Stack, features: int, outputs: int, readout: str | None
+        self, embedding: nn.Module, stack: Blocks, features: int, outputs: int, readout: str | None
     ):
         super().__init__()
         if readout is not None and readout not in READOUTS:
@@ -102,9 +102,9 @@ class Encoder(nn.Module):
         return (share.to(z.dtype)[:, None] @ z)[:, 0]
 
 
-def _stack(features: int, layers: int, heads: int, norm: str, pre: bool, **options: Any) -> Stack:
+def _stack(features: int, layers: int, heads: int, norm: str, pre: bool, **options: Any) -> Blocks:
     blocks = [Block(features, heads, norm=norm, pre=pre, **options) for _ in range(layers)]
-    return Stack(blocks, NORMS[norm](features) if pre else nn.Identity())
+    return Blocks(blocks, NORMS[norm](features) if pre else nn.Identity())
 
 
 @blueprint
@@ -149,7 +149,8 @@ def transformer(
     shape, outputs = sizes_of(sizes, "transformer")
     vocabulary = vocabulary_of(sizes)
     if vocabulary:
-        embedding: nn.Module = Embedding(vocabulary, features)
+        # rare words move little: what they start with must be small beside what is learnt
+        embedding: nn.Module = Embedding(vocabulary, features, std=0.1)
     elif len(shape) == 2:
         embedding = Frames(shape[1], features)
     else:

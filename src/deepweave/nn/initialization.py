@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from deepweave.functional.initial import Fans, fans, orthogonal
+from deepweave.nn.recurrent import GRU, LSTM, RNN
 
 Draw = Callable[..., Tensor]
 Only = Callable[[str, nn.Module], bool] | str | Iterable[str] | None
@@ -23,7 +24,7 @@ Only = Callable[[str, nn.Module], bool] | str | Iterable[str] | None
 # layers that hold the matrices of several gates, or of query, key and value, in one tensor
 _STACKED: dict[type[nn.Module], int] = {
     nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3, nn.RNN: 1, nn.RNNCell: 1,
-    nn.MultiheadAttention: 3,
+    LSTM: 4, GRU: 3, RNN: 1, nn.MultiheadAttention: 3,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from deepweave.functional.ragged import Padded
 from deepweave.nn.attention import Cache
 from deepweave.nn.dense import sizes_of, vocabulary_of
 from deepweave.nn.sequence import Embedding
-from deepweave.nn.transformer import NORMS, Block, Stack
+from deepweave.nn.transformer import NORMS, Block, Blocks
 
 
 class State:
@@ -36,7 +36,7 @@ class LanguageModel(nn.Module):
     Shapes: tokens (B, T) int64, or Padded -> logits (B, T, vocabulary)
     """
 
-    def __init__(self, vocabulary: int, outputs: int, stack: Stack, features: int, tied: bool):
+    def __init__(self, vocabulary: int, outputs: int, stack: Blocks, features: int, tied: bool):
         super().__init__()
         self.embedding, self.stack = Embedding(vocabulary, features), stack
         self.head = None if tied else nn.Linear(features, outputs, bias=False)
@@ -125,7 +125,7 @@ def language_model(
         )
         for _ in range(layers)
     ]  # fmt: skip
-    stack = Stack(blocks, NORMS[norm](features) if pre else nn.Identity())
+    stack = Blocks(blocks, NORMS[norm](features) if pre else nn.Identity())
     return LanguageModel(vocabulary, outputs, stack, features, tied)
 
 

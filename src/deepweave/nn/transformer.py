@@ -113,7 +113,7 @@ class Block(nn.Module):
         return out
 
 
-class Stack(nn.Module):
+class Blocks(nn.Module):
     """Blocks one after the other; with pre-norm a last norm.
 
     Shapes: x (B, T, features) -> (B, T, features)

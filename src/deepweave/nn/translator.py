@@ -11,7 +11,7 @@ from deepweave.functional.ragged import unpad, within
 from deepweave.nn.dense import sizes_of
 from deepweave.nn.language import State, hidden_of, needed
 from deepweave.nn.sequence import Embedding
-from deepweave.nn.transformer import NORMS, Block, Stack
+from deepweave.nn.transformer import NORMS, Block, Blocks
 
 
 class Translator(nn.Module):
@@ -21,7 +21,7 @@ class Translator(nn.Module):
     """
 
     def __init__(
-        self, vocabulary: int, outputs: int, features: int, encoder: Stack, decoder: Stack
+        self, vocabulary: int, outputs: int, features: int, encoder: Blocks, decoder: Blocks
     ):
         super().__init__()
         self.source, self.target = Embedding(vocabulary, features), Embedding(outputs, features)
@@ -97,5 +97,5 @@ def translator(
             Block(features, heads, wide, memory=memory, causal=causal, **shared)
             for _ in range(layers)
         ]
-        stacks.append(Stack(blocks, NORMS[norm](features) if pre else nn.Identity()))
+        stacks.append(Blocks(blocks, NORMS[norm](features) if pre else nn.Identity()))
     return Translator(vocabulary, outputs, features, *stacks)

@@ -1,6 +1,7 @@
 """Methods as objectives: a batch in, a loss and logs out."""
 
 from deepweave.objectives.augment import Augment, CutMix, Mixup, Noise
+from deepweave.objectives.capsule import MarginReconstruct
 from deepweave.objectives.penalty import Penalize
 from deepweave.objectives.sharpness import SAM
 from deepweave.objectives.supervised import Classify, Regress, Segment, Supervised, supervise
@@ -11,6 +12,7 @@ __all__ = [
     "Augment",
     "Classify",
     "CutMix",
+    "MarginReconstruct",
     "Mixup",
     "NextToken",
     "Noise",

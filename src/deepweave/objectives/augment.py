@@ -12,6 +12,7 @@ from torch import Tensor
 from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
 from deepweave.functional import augment
+from deepweave.functional.ragged import Padded
 from deepweave.objectives.supervised import Supervised, unpack
 from deepweave.objectives.wrapper import Wrapper
 
@@ -63,6 +64,7 @@ class Augment(Wrapper):
 
     def check(self, batch: Batch) -> None:
         x = batch[0] if isinstance(batch, tuple | list) else batch
+        x = x.values if isinstance(x, Padded) else x
         try:
             with chance.aside(0), torch.no_grad():
                 shape = self.change(x).shape
@@ -95,8 +97,12 @@ def _module(transform: Any) -> torch.nn.Module:
 
 
 def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    if isinstance(batch, Padded):  # of sequences the real steps; what is beyond them stays zero
+        values = change(batch.values)
+        beyond = ~batch.mask.view(*batch.mask.shape, *[1] * (values.dim() - 2))
+        return batch._replace(values=values.masked_fill(beyond, 0))
     if isinstance(batch, tuple | list):
-        return (change(batch[0]), *batch[1:])
+        return (_changed(batch[0], change), *batch[1:])
     return change(batch)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,8 @@ def cases(reading: Reading, prefix: str = "worst", most: int = 16) -> list[dict[
     x, y, said = (found.get(f"{prefix}_{name}") for name in ("x", "y", "prediction"))
     index = found.get(f"{prefix}_index")
     if x is None:
+        x = texts(reading, prefix)
+    if x is None:
         return []
     if index is not None and reading.prediction is not None and reading.target is not None:
         index = index.reshape(-1).astype(int)
@@ -136,8 +139,24 @@ def cases(reading: Reading, prefix: str = "worst", most: int = 16) -> list[dict[
     return rows
 
 
+def texts(reading: Reading, prefix: str) -> np.ndarray | None:
+    """The texts of a group of examples, (N,) strings, or None where they are no texts."""
+    found = (reading.run.get("texts") or {}).get(f"{prefix}_x")
+    if not found:
+        return None
+    return np.asarray([textwrap.shorten(str(one), 100, placeholder=" …") for one in found], object)
+
+
 def case_table(reading: Reading, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The worst cases of a table, with the (at most six) inputs that stand out most in them."""
+    if rows and isinstance(rows[0]["x"], str):
+        return {
+            "title": "The worst cases",
+            "columns": ["said", "true", "text"],
+            "rows": [[row["said"], row["true"], row["x"]] for row in rows[:10]],
+            "caption": "The test samples with the largest loss, worst first.",
+            "text": 3,
+        }
     if not rows or np.ndim(rows[0]["x"]) != 1:
         return None
     rows = rows[:10]

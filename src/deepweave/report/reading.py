@@ -41,6 +41,7 @@ _FIRST = {
     "multiclass": ("accuracy", "f1_macro"),
     "multilabel": ("f1_micro", "f1_macro", "average_precision_macro", "subset_accuracy"),
     "regression": ("rmse", "mae", "r2"),
+    "tokens": ("bits", "perplexity", "accuracy"),
     "segmentation": ("dice", "dice_macro", "iou", "iou_macro", "pixel_accuracy", "accuracy"),
 }
 

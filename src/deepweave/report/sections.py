@@ -51,6 +51,12 @@ def data(reading: Reading, sheet: Sheet) -> dict[str, Any]:
     total = sum(splits.values())
     if reading.image and len(shape) == 3:
         what = f"images of {shape[1]} × {shape[2]} pixels" + (" in colour" if shape[0] == 3 else "")
+    elif (kind := spec.get("kind")) == "text":
+        what = f"texts of at most {number(shape[0])} tokens"
+    elif kind == "sequence":
+        what = f"sequences of at most {number(shape[0])} steps of {number(shape[1])} numbers"
+    elif kind == "graph":
+        what = f"samples of graphs whose nodes have {number(shape[0])} features"
     else:
         what = f"rows of {number(shape[0])} inputs" if len(shape) == 1 else "samples"
         what += f" of shape {' × '.join(map(str, shape))}" if len(shape) > 1 else ""
@@ -82,6 +88,14 @@ def data(reading: Reading, sheet: Sheet) -> dict[str, Any]:
 def _look(reading: Reading, sheet: Sheet) -> dict[str, Any]:
     x, y = (reading.examples.get(f"train_{name}") for name in "xy")
     empty: dict[str, Any] = {"strips": [], "sample_table": None}
+    said = mistakes.texts(reading, "train")
+    if said is not None and y is not None and len(said) == len(y):
+        pick = np.unique(np.linspace(0, len(said) - 1, min(6, len(said))).round().astype(int))
+        names = reading.classes(int(y.max()) + 1) if y.dtype.kind in "iu" else []
+        rows = [[names[int(y[i])] if names else number(float(y[i])), said[i]] for i in pick]
+        table = {"columns": ["target", "text"], "rows": rows, "text": 2,
+                 "caption": "Training texts, as the model receives them."}  # fmt: skip
+        return empty | {"sample_table": table}
     if x is None or y is None or len(x) != len(y) or not len(x):
         return empty
     if reading.image:

@@ -48,13 +48,17 @@ def check_model(
         near(parts, whole, "a sample's output must not depend on the batch")
     reborn = stirred(make, seed=1).eval()
     reborn.load_state_dict(load(save({k: v.clone() for k, v in model.state_dict().items()})))
-    near(reborn(x), whole, "saving and loading must keep the outputs", exact=True)
+    with torch.no_grad():  # some kernels round differently where slopes are wanted
+        found = reborn(x)
+    near(found, whole, "saving and loading must keep the outputs", exact=True)
     if build:
         note = blueprint.describe(model)
         expect(note is not None, "the model must have a blueprint: mark its maker")
         other = blueprint.build(note or {}).eval()
         other.load_state_dict(model.state_dict())
-        near(other(x), whole, "the blueprint must build the same model", exact=True)
+        with torch.no_grad():
+            found = other(x)
+        near(found, whole, "the blueprint must build the same model", exact=True)
     _slopes(model, x)
     _vmaps(make, x)
 
