@@ -68,6 +68,15 @@ def spread(ratios: list[float]) -> dict[str, float]:
     return {"ratio": middle, "ratio_low": low, "ratio_high": high}
 
 
+def highest() -> float:
+    """The most memory that this process has held, in MiB.
+
+    Of its own address space: ``ru_maxrss`` begins with what the process that started it held.
+    """
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith("VmHWM")) / 1024
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import torch

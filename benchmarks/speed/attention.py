@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.harness import compare, save
+from benchmarks.harness import compare, highest, save
 from deepweave.functional.attention import attend
 from deepweave.functional.local import linear_attention, windowed
 from deepweave.nn.attention import Attention
@@ -120,9 +119,9 @@ def once(name: str, queue: Any) -> None:
     small = [torch.randn(1, 4, 128, 64, requires_grad=True) for _ in range(3)]
     CORES[name](*small).sum().backward()
     qkv = [torch.randn(1, 4, LENGTH, 64, requires_grad=True) for _ in range(3)]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = highest()
     CORES[name](*qkv).sum().backward()
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    queue.put(highest() - before)
 
 
 def core_speed(rounds: int) -> dict[str, Any]:

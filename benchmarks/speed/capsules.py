@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import compare, save
+from benchmarks.harness import compare, highest, save
 from deepweave.functional.routing import route, squash
 from deepweave.nn.capsule import capsnet
 from deepweave.objectives.capsule import MarginReconstruct
@@ -128,15 +128,6 @@ def once(family: str, name: str, queue: Any) -> None:
     queue.put(highest() - before)
 
 
-def highest() -> float:
-    """The most memory that this process has held, in MiB.
-
-    Of its own address space: ``ru_maxrss`` begins with what the process that started it held.
-    """
-    rows = Path("/proc/self/status").read_text().splitlines()
-    return next(int(row.split()[1]) for row in rows if row.startswith("VmHWM")) / 1024
-
-
 def memory(family: str, name: str) -> float:
     """What :func:`once` tells."""
     context = multiprocessing.get_context("spawn")
@@ -183,7 +174,7 @@ def step_speed(rounds: int) -> dict[str, Any]:
     calls: dict[str, Any] = {}
     for name in ("deepweave", "broadcast product (XifengGuo's form)"):
         torch.manual_seed(0)
-        net = capsnet(((1, 28, 28), 10), (64, 64), kinds=16, norm="batch", decoder=(256, 512))
+        net = capsnet(((1, 28, 28), 10), (32, 64), norm="batch", decoder=(256, 512))
         if name != "deepweave":
             layer: Any = net.capsules
             net.capsules = Broadcast(layer.weight)

@@ -28,6 +28,7 @@ def test_take_is_each_sequence_padded_with_zeros(lengths, data):
     assert torch.equal(batch.values, wanted.values)
     assert torch.equal(batch.lengths, wanted.lengths)
     assert bool((batch.values[~batch.mask] == 0).all())
+    assert torch.equal(batch.mask.sum(1), batch.lengths)
 
 
 @given(sizes, st.data())
@@ -60,6 +61,18 @@ def test_buckets_keep_every_row_and_pad_less():
         return sum(int(lengths[part].max()) * len(part) for part in index.split(32))
 
     assert padded(drawn) < 1.05 * int(lengths.sum()) < padded(order) / 1.5
+
+
+def test_buckets_come_in_any_order():
+    lengths = torch.arange(200)
+    drawn = [
+        buckets(lengths, torch.arange(200), 10, torch.Generator().manual_seed(seed))
+        for seed in (0, 1)
+    ]
+    firsts = [one.view(20, 10)[:, 0] for one in drawn]
+    assert not bool((firsts[0].diff() > 0).all())  # short ones first would be a curriculum
+    assert torch.equal(firsts[0].sort().values, torch.arange(0, 200, 10))
+    assert not torch.equal(*firsts)
 
 
 def test_epochs_differ_and_can_be_entered_in_the_middle():

@@ -42,6 +42,12 @@ def test_more_words_than_room_keep_the_frequent():
     assert text.vocabulary == (*SPECIAL, "a", "b")
 
 
+def test_long_texts_are_cut_and_marks_are_not_told():
+    text, _ = fit(["a b c", "d"], "words", longest=2)
+    assert text.inputs(["a b c", "d"]).lengths.tolist() == [2, 1]
+    assert text.tell([2, 4, 1, 5, 3, 0]) == "a <unknown> b"
+
+
 def test_preparation_survives_json():
     for name, options in (("pronunciations", {}), ("reviews", {"tokens": "byte-pairs"})):
         data = dw.data.load(name, limit=60, **options)
@@ -61,6 +67,37 @@ def test_a_stream_is_cut_in_its_order(tmp_path):
     assert tell(data.test.x[0].tolist()) == letters[850:860]
     assert data.spec.task == "tokens"
     assert data.spec.outputs == data.spec.vocabulary == 30
+
+
+def test_a_stream_knows_what_its_training_part_has(tmp_path):
+    (tmp_path / "a.txt").write_text("ab" * 400 + "abxyz" * 40)
+    data = dw.data.load(tmp_path / "a.txt", context=10)
+    assert data.preparation.features.vocabulary == (*SPECIAL, "a", "b")
+    assert set(data.test.x.unique().tolist()) == {1, 4, 5}
+
+
+def test_pairs_know_what_their_training_part_has():
+    rows = [(f"w{i}", f"v{i}") for i in range(60)]
+    known = {"name": "a", "title": "A", "source": "-", "licence": "-"}
+    data = dw.data.tokens.pairs(rows, known)
+    count = len(data.train)
+    assert len(data.preparation.features.source.vocabulary) == 4 + count
+    assert data.spec.outputs == 4 + count
+    assert bool((data.test.x[0].values == 1).all())
+    assert data.test.y.values.unique().tolist() == [1, 3]
+
+
+def test_a_limit_takes_pairs_from_everywhere():
+    rows = [(f"w{i}", f"v{i}") for i in range(300)]
+    known = {"name": "a", "title": "A", "source": "-", "licence": "-"}
+    first, again, other = (
+        dw.data.tokens.pairs(rows, known, limit=60, seed=seed) for seed in (0, 0, 1)
+    )
+    assert sum(map(len, first.splits.values())) == 60
+    words = first.preparation.features.source.vocabulary[4:]
+    places = sorted(int(word[1:]) for word in words)
+    assert places[-1] > 200
+    assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
 def test_pairs_of_one_source_stay_together():

@@ -69,6 +69,15 @@ def test_the_decoder_starts_from_both_ends_of_the_source(score):
     assert torch.allclose(state.hidden[0], wanted, atol=1e-6)
 
 
+def test_without_attention_each_token_sees_the_one_state_of_the_source():
+    model, source = made(None), pad(SOURCES)
+    state = model.read(source)
+    out, _ = model.decoder(model.target(TARGET), state.hidden)
+    handed = state.hidden[0][:, None].expand_as(out)
+    wanted = model.head(model.join(torch.cat([out, handed], -1)).tanh())
+    assert torch.allclose(model((source, TARGET)), wanted, atol=1e-6)
+
+
 def test_it_does_not_look_ahead():
     model = made()
     later = TARGET.clone()

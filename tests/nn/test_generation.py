@@ -92,7 +92,17 @@ def test_the_same_generator_writes_the_same():
         generate(model, prompt, 8, generator=torch.Generator().manual_seed(3)) for _ in range(2)
     )
     assert torch.equal(one, two)
-    assert not model.training or model.train() is model
+
+
+def test_writing_leaves_the_model_as_it_was():
+    model, prompt = nn.language_model(((8,), 12, 12), 16, 1, dropout=0.5), torch.tensor([[4]])
+    for training in (True, False):
+        model.train(training)
+        first = [generate(model, prompt, 5, temperature=0.0) for _ in range(2)]
+        assert torch.equal(*first)  # nothing is dropped while it writes
+        assert model.training is training
+        beam_search(model, prompt, 3)
+        assert model.training is training
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
@@ -111,6 +121,18 @@ def test_a_wide_beam_finds_the_best_text(penalty, seed):
     found, score = beam_search(model, torch.tensor([[4]]), steps, beams=64, length_penalty=penalty)
     assert tuple(found[0, : len(text)].tolist()) == text
     assert float(score[0]) == pytest.approx(best, abs=1e-5)
+
+
+def test_a_beam_goes_on_while_something_better_may_come():
+    model = Chain()
+    model.logits.fill_(-50.0)
+    model.logits[4, END], model.logits[4, 5] = 0.2, 0.0  # to end at once is a little likelier
+    model.logits[5, END] = 50.0  # after 5 the end is certain: by the mean, the better text
+    found, score = beam_search(model, torch.tensor([[4]]), 4, beams=2)
+    assert found.tolist() == [[5, END]]
+    assert float(score[0]) == pytest.approx(-0.399, abs=1e-3)
+    found, _ = beam_search(model, torch.tensor([[4]]), 4, beams=2, length_penalty=0.0)
+    assert found.tolist() == [[END]]
 
 
 def test_one_beam_is_greedy():

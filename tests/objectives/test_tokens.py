@@ -43,6 +43,15 @@ def test_smoothing_is_for_training_alone():
     assert objective((X, Y))[1]["accuracy"].shape == ()
 
 
+def test_accuracy_is_of_real_tokens():
+    model = Bigram()
+    with torch.no_grad():
+        model.table.weight.zero_()
+        model.table.weight[:, 3] = 1.0  # always the end: right twice of five
+    logs = dw.NextToken(model).eval()((X, Y))[1]
+    assert float(logs["accuracy"]) == pytest.approx(0.4)
+
+
 def test_a_population_learns_as_each_alone():
     objectives = [dw.NextToken(Bigram()) for _ in range(3)]
     many = dw.Population([*objectives], optimizer="SGD", lr=0.5, shared=True)

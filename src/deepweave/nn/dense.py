@@ -23,7 +23,9 @@ def sizes_of(sizes: Any, name: str) -> tuple[tuple[int, ...], int]:
     """
     if hasattr(sizes, "shape") and hasattr(sizes, "outputs"):
         shape, outputs = tuple(sizes.shape), int(sizes.outputs)
-    elif isinstance(sizes, tuple | list) and len(sizes) in (2, 3):
+    elif isinstance(sizes, tuple | list) and (
+        len(sizes) == 2 or (len(sizes) == 3 and isinstance(sizes[0], tuple | list))
+    ):
         shape = tuple(sizes[0]) if isinstance(sizes[0], tuple | list) else (int(sizes[0]),)
         outputs = int(sizes[1])
     else:

@@ -39,8 +39,7 @@ def capsnet(
         data: a named set of images (digits, mnist, fashion_mnist), or a folder of your own.
         target: the column to predict, for a table of your own.
         widths: the channels of the convolutions before the primary capsules.
-        routing: dynamic (couplings constant on the way back), full (slopes through all rounds) or
-            self (self-routing).
+        routing: dynamic (couplings are constant on the way back), full (they are not) or self.
         kinds: of primary capsules at each place.
         pose: components of a class capsule.
         rounds: of routing.
@@ -61,8 +60,8 @@ def capsnet(
         raise ValueError(f"capsnet: needs images of several classes, {data} is {table.spec.task} "
                          f"of {table.spec.shape}")  # fmt: skip
     if full:
-        samples, widths, kernel, pairs = len(table.train), (32, 64), 5, 20_000 if pairs else 0
-        decoder, epochs, batch = (256, 512), 20, 128
+        samples, widths, kernel, pairs = len(table.train), (32, 64), 5, min(5 * pairs // 3, 10_000)
+        decoder, epochs, batch = (256, 512), 15, 128
     if quick:
         samples, pairs, epochs = 800, min(pairs, 300), 4
     few = len(table.validation) if full else samples
@@ -82,7 +81,7 @@ def capsnet(
 
     dw.chance.seed_all(dw.run.derive(seed, "weights"))
     net = dw.nn.capsnet(table.spec, widths, routing, decoder=decoder, **shape)
-    plain = _as_many(net, table.spec, widths, kernel)
+    plain = _as_many(net, table.spec, widths)
     rival = train(dw.Augment(dw.Classify(plain, smoothing=0.1), move), home(out) / "convolutional")
     run = train(dw.Augment(dw.MarginReconstruct(net, share=share), move), home(out))
     run.test()
@@ -101,10 +100,10 @@ def capsnet(
     return run
 
 
-def _as_many(net, spec, widths, kernel):
+def _as_many(net, spec, widths):
     """A convolutional net with as many weights as the capsules and what is below them."""
     goal = sum(w.numel() for part in (net.primary, net.capsules) for w in part.parameters())
-    make = partial(dw.nn.convnet, spec, (*widths, 2 * widths[-1]), kernel=kernel)
+    make = partial(dw.nn.convnet, spec, (*widths, 2 * widths[-1]))
 
     def size(width):
         return sum(w.numel() for w in make(hidden=(width,)).parameters())
@@ -295,7 +294,7 @@ def _overlapping(run, table, train, pairs, seed, widths, routing, decoder, shape
     both = replace(table, spec=spec, **parts)
     dw.chance.seed_all(dw.run.derive(seed, "pairs"))
     net = dw.nn.capsnet(spec, widths, routing, decoder=decoder, **shape)
-    plain = _as_many(net, spec, widths, shape["kernel"])
+    plain = _as_many(net, spec, widths)
     share, passes = 0.0005 * 784 / spec.size, max(1, epochs // 3)
     learnt = train(
         dw.MarginReconstruct(net, multilabel=True, share=share), table=both, passes=passes

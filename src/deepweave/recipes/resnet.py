@@ -53,8 +53,7 @@ def resnet(
         depth: layers of the deep twins in the study, 6 n + 2.
         rates: learning rates in the study; each net is judged at its own best one.
         study_epochs: passes over the digits in the study.
-        full: the long form: all training samples, two blocks a stage and more epochs; the plain
-            twin of this net is then left to the study.
+        full: train on all images, long; the plain twin is then left to the study.
         seed: fixes every random draw.
         quick: a smoke run of seconds.
         out: the folder of the run.
