@@ -91,7 +91,7 @@ def buckets(lengths: Tensor, order: Tensor, size: int, generator: torch.Generato
     >>> lengths = torch.tensor([9, 1, 8, 2, 1])
     >>> drawn = buckets(lengths, torch.arange(5), 2, torch.Generator().manual_seed(0))
     >>> lengths[drawn].tolist()
-    [2, 8, 1, 1, 9]
+    [1, 1, 2, 8, 9]
     """
     lengths = lengths.to(order.device)
     windows = order.split(size * WINDOW)
