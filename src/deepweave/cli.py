@@ -32,7 +32,7 @@ def build() -> App:
     )
     run = App(name="run", help="Run a recipe: deepweave run NAME [--quick] [--data ...].")
     for one in recipes.every():
-        run.command(_runner(one), name=one.name.replace("_", "-"), help=one.about)
+        run.command(_runner(one), name=one.name, help=one.about)
     app.command(run)
     for command in (list_, resume, predict, export, compare, tune):
         app.command(command, name=command.__name__.rstrip("_"))
@@ -96,7 +96,7 @@ def list_() -> None:
         table.add_column(column, overflow="fold")
     table.add_column("Time", justify="right", no_wrap=True)
     for one in recipes.every():
-        table.add_row(one.topic, one.name.replace("_", "-"), one.about, f"{one.seconds} s")
+        table.add_row(one.topic, one.name, one.about, f"{one.seconds} s")
     console = Console()
     console.print(table)
     console.print("\nRun one: deepweave run NAME    Its options: deepweave run NAME --help")

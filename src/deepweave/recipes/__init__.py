@@ -44,7 +44,7 @@ def recipe(topic: str, *, seconds: int) -> Callable[[Callable[..., Run]], Recipe
     """
 
     def mark(function: Callable[..., Run]) -> Recipe:
-        signature = inspect.signature(function)
+        signature, name = inspect.signature(function), function.__name__.replace("_", "-")
         if "out" not in signature.parameters:
             raise TypeError(f"recipe: {function.__name__} needs a parameter out")
 
@@ -54,7 +54,7 @@ def recipe(topic: str, *, seconds: int) -> Callable[[Callable[..., Run]], Recipe
             bound.apply_defaults()
             settings = {k: v for k, v in bound.arguments.items() if k != "out"}
             given = bound.arguments["out"]
-            bound.arguments["out"] = _begin(function.__name__, settings, given)
+            bound.arguments["out"] = _begin(name, settings, given)
             try:
                 run = function(*bound.args, **bound.kwargs)
                 run.report()
@@ -64,7 +64,7 @@ def recipe(topic: str, *, seconds: int) -> Callable[[Callable[..., Run]], Recipe
             return run
 
         about = (inspect.getdoc(function) or "").split("\n")[0]
-        return Recipe(function.__name__, topic, seconds, about, whole)
+        return Recipe(name, topic, seconds, about, whole)
 
     return mark
 
@@ -115,7 +115,7 @@ def _failed(run: Run, error: BaseException, *, named: bool) -> None:
 def _command(name: str, settings: dict[str, Any], where: dict[str, Any]) -> str:
     """The line that repeats a run: the options that differ from the recipe's own."""
     defaults = inspect.signature(find(name).function).parameters
-    words = ["deepweave", "run", name.replace("_", "-")]
+    words = ["deepweave", "run", name]
     for option, value in settings.items():
         given = defaults[option].default
         if value == given or (isinstance(value, list) and tuple(value) == given):
@@ -144,8 +144,8 @@ def subject(table: Any) -> str:
 
 
 def names() -> list[str]:
-    """The names of all recipes."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The names of all recipes, as the command line has them."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
 def find(name: str) -> Recipe:
@@ -155,13 +155,14 @@ def find(name: str) -> Recipe:
         ValueError: there is none; the nearest names are told.
     """
     known = names()
-    key = name.replace("-", "_")
-    if key not in known:
+    name = name.replace("_", "-")
+    if name not in known:
         import difflib
 
-        near = difflib.get_close_matches(key, known, 1)
+        near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         raise ValueError(f"run: there is no recipe {name!r}: {hint}")
+    key = name.replace("-", "_")
     return getattr(importlib.import_module(f"deepweave.recipes.{key}"), key)
 
 
