@@ -105,9 +105,11 @@ def test_beams_are_scored_as_the_model_scores_them(score):
         model.head.bias[:3] = -9.0  # as one that learned writes no padding
     found, score = beam_search(model, steps=5, source=source, beams=3)
     begun = torch.cat([torch.full((2, 1), 2), found[:, :-1]], 1)
-    log_p = model((source, begun)).log_softmax(-1).gather(-1, found[..., None])[..., 0]
+    logits = model((source, begun))
+    logits[..., :3] = -torch.inf  # never written
+    log_p = logits.log_softmax(-1).gather(-1, found[..., None])[..., 0]
     real = found != 0
-    assert torch.allclose(score, (log_p * real).sum(1) / real.sum(1), atol=1e-5)
+    assert torch.allclose(score, log_p.masked_fill(~real, 0.0).sum(1) / real.sum(1), atol=1e-5)
 
 
 @pytest.mark.parametrize("score", [None, "additive"])
@@ -116,7 +118,7 @@ def test_greedy_writing_is_the_likeliest_token_each_time(score):
     found = generate(model, steps=5, source=source, temperature=0.0, end=None)
     text = torch.full((2, 1), 2)
     for _ in range(5):
-        text = torch.cat([text, model((source, text))[:, -1].argmax(-1, keepdim=True)], 1)
+        text = torch.cat([text, model((source, text))[:, -1, 3:].argmax(-1, keepdim=True) + 3], 1)
     assert torch.equal(found, text[:, 1:])
 
 

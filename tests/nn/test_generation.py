@@ -71,7 +71,7 @@ def test_generation_with_a_cache_is_generation_without():
     text = prompt
     model.eval()
     for _ in range(10):
-        text = torch.cat([text, model(text)[:, -1].argmax(-1, keepdim=True)], 1)
+        text = torch.cat([text, model(text)[:, -1, 3:].argmax(-1, keepdim=True) + 3], 1)
     assert torch.equal(found, text[:, 3:])
 
 
@@ -151,9 +151,11 @@ def test_beams_of_a_transformer_are_scored_as_it_scores_them():
     source = pad([torch.tensor([4, 5, 6]), torch.tensor([7, 8])])
     found, score = beam_search(model, steps=5, source=source, beams=3)
     begun = torch.cat([torch.full((2, 1), 2), found[:, :-1]], 1)
-    log_p = model((source, begun)).log_softmax(-1).gather(-1, found[..., None])[..., 0]
+    logits = model((source, begun))
+    logits[..., :3] = -torch.inf  # never written
+    log_p = logits.log_softmax(-1).gather(-1, found[..., None])[..., 0]
     real = found != 0
-    wanted = (log_p * real).sum(1) / real.sum(1)
+    wanted = log_p.masked_fill(~real, 0.0).sum(1) / real.sum(1)
     assert torch.allclose(score, wanted, atol=1e-5)
 
 
@@ -174,3 +176,14 @@ def test_beams_of_a_transformer_are_scored_as_it_scores_them():
 def test_refusals(act, said):
     with pytest.raises(ValueError, match=said):
         act(Chain())
+
+
+def test_marks_are_never_written():
+    torch.manual_seed(0)
+    model = nn.translator(((5,), 11, 9), 16, 1)
+    with torch.no_grad():
+        model.head.weight.zero_()  # all alike: the first token that may be is the likeliest
+    source = torch.tensor([[4, 5, 6]])
+    assert generate(model, steps=2, source=source, temperature=0.0).tolist() == [[END]]
+    assert int(beam_search(model, steps=3, source=source)[0].min()) >= END
+    assert model.training

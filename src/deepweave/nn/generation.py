@@ -7,7 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor
 
-from deepweave.functional.ragged import BEGIN, END, PAD
+from deepweave.functional.ragged import BEGIN, END, PAD, UNKNOWN
+
+UNWRITTEN = (PAD, UNKNOWN, BEGIN)  # marks that are no part of a text
 
 
 class Writer(Protocol):
@@ -74,6 +76,8 @@ def generate(
 ) -> Tensor:
     """Write ``steps`` more tokens, one after the other, each from all before it.
 
+    Padding, the unknown token and the mark of a beginning are never drawn.
+
     Args:
         model: a language model or a translator; any :class:`Writer`.
         prompt: what it goes on with, (B, T); None: the mark of a beginning (with a source).
@@ -116,7 +120,7 @@ def _write(
     written = []
     going = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
     for _ in range(steps):
-        drawn = choose(model.go_on(tokens, state), **options)
+        drawn = choose(_known(model.go_on(tokens, state)), **options)
         if end is not None:
             drawn = torch.where(going, drawn, PAD)
             going = going & (drawn != end)
@@ -172,7 +176,7 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     size, device = len(tokens), tokens.device
     state = model.begin(tokens.shape[1] + steps, source)
-    log_p = model.go_on(tokens, state).log_softmax(-1)
+    log_p = _known(model.go_on(tokens, state)).log_softmax(-1)
     many = log_p.shape[-1]
     beams = min(beams, many)
     state.select(torch.arange(size, device=device).repeat_interleave(beams))
@@ -196,7 +200,7 @@ def _search(
         reach = total.max(1).values / (steps if penalty > 0 else 1) ** penalty
         if count == steps or bool((reach <= best).all()):
             break
-        log_p = model.go_on(texts[:, :, -1].reshape(-1, 1), state).log_softmax(-1)
+        log_p = _known(model.go_on(texts[:, :, -1].reshape(-1, 1), state)).log_softmax(-1)
         paths = (total[..., None] + log_p.view(size, beams, many)).flatten(1)
         total, place = paths.topk(beams, -1)
         parent = place // many
@@ -204,6 +208,13 @@ def _search(
         texts = torch.cat([texts[rows, parent], (place % many)[..., None]], -1)
     longest = int((kept != PAD).sum(1).max())
     return kept[:, :longest], best
+
+
+def _known(logits: Tensor) -> Tensor:
+    """Logits without padding, the unknown and the mark of a beginning, which nobody writes."""
+    logits = logits.clone()
+    logits[:, list(UNWRITTEN)] = -torch.inf
+    return logits
 
 
 def _prompt(prompt: Tensor | None, source: Any) -> Tensor:

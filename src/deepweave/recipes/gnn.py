@@ -90,7 +90,6 @@ def nodes(table, out, kinds, hidden, seeds, epochs, lr, dropout, seed):
         hooks = [dw.hooks.Validate(table.validation)]
         made = dw.fit(many, table, epochs=epochs, seed=seed, hooks=hooks, out=False if run else out)
         lookers[kind] = many.member(many.best).eval()
-        many.objective.eval()
         said = many.predict(table.test.x.take(torch.arange(len(table.test))))
         scores[WORDS.get(kind, kind)] = dw.metrics.over_seeds(
             [float(dw.metrics.accuracy(one, table.test.y, confidence=None)) for one in said]

@@ -117,26 +117,10 @@ def _text(tokens, pairs):
     return pairs.preparation.features.target.tell([token for token in tokens if token != 1])
 
 
-class _Known:
-    """A model that writes, but no word as unknown: it must choose one that it knows."""
-
-    def __init__(self, model):
-        self.model, self.begin, self.train, self.eval = model, model.begin, model.train, model.eval
-
-    @property
-    def training(self):
-        return self.model.training
-
-    def go_on(self, tokens, state):
-        logits = self.model.go_on(tokens, state)
-        logits[:, :3] = -float("inf")  # padding, unknown, begin
-        return logits
-
-
 def _translated(model, split, pairs, beams, size=64):
     """The likeliest token each time, or the best of a beam."""
     steps = int(split.y.lengths.max()) + 5
-    model, found = _Known(model), []
+    found = []
     for (source, _), _ in split.batches(size, shuffle=False):
         if beams == 1:
             rows = dw.nn.generate(model, steps=steps, source=source, temperature=0.0)
