@@ -151,3 +151,20 @@ def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"ab\xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8 text: byte 2"):
         dw.data.load(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("name", ["digits", "reviews", "pydoc", "karate"])
+def test_a_named_set_is_opened_once(name, monkeypatch):
+    from dataclasses import replace
+
+    from deepweave.data.named import NAMED
+
+    row, calls = NAMED[name], []
+
+    def counted():
+        calls.append(name)
+        return row.open()
+
+    monkeypatch.setitem(NAMED, name, replace(row, open=counted))
+    dw.data.load(name)
+    assert calls == [name]

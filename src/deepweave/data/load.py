@@ -73,21 +73,13 @@ def load(
         raise ValueError(f"load: splits must be three positive shares of 1, got {splits}")
     if limit is not None and limit < 3:
         raise ValueError(f"load: limit must be at least 3, one row for each split, got {limit}")
-    opened: dict[str, Any] = (
-        NAMED[source].open() if isinstance(source, str) and source in NAMED else {}
-    )
-    if isinstance(source, str | os.PathLike) and str(source).lower().endswith(".txt"):
-        opened = {"text": _text(Path(source)), **_known(Path(source))}
-    if "whole" in opened:
+    opened = _opened(source)
+    if opened.keys() & {"whole", "text", "pairs"}:
         if target is not None or task is not None:
             raise ValueError(f'load: "{source}" has its own target; leave target= and task= out')
-        return opened["whole"](NAMED[str(source)].known, seed=seed, limit=limit)
-    if "text" in opened or "pairs" in opened:
-        if target is not None or task is not None:
-            raise ValueError(
-                "load: what is to be written is the target; leave target= and task= out"
-            )
-        known = opened if "name" in opened else NAMED[str(source)].known | opened
+        known = {name: opened[name] for name in ("name", "title", "source", "licence")}
+        if "whole" in opened:
+            return opened["whole"](known, seed=seed, limit=limit)
         if "text" in opened:
             text = opened["text"] if limit is None else opened["text"][: limit * context]
             how = tokens or opened.get("tokens", "characters")
@@ -95,7 +87,9 @@ def load(
         ways = (tokens, tokens) if tokens else opened["tokens"]
         options: dict[str, Any] = {"splits": splits, "seed": seed, "limit": limit}
         return pairs(opened["pairs"], known, ways=ways, size=vocabulary, **options)
-    raw = _open(source, target, tokens)
+    if opened and target is not None:
+        raise ValueError(f'load: "{source}" has its own target; leave target= out')
+    raw = Raw(**opened) if opened else _open(source, target, tokens)
     if raw.tokens is None and tokens is not None:
         raise ValueError(f"load: tokens= is for texts, which {raw.source} does not hold")
     raw.tokens = tokens or raw.tokens
@@ -186,15 +180,18 @@ def _text(path: Path) -> str:
         raise ValueError(f"load: {path} is not UTF-8 text: byte {error.start}") from None
 
 
-def _known(path: Path) -> dict[str, str]:
-    return {"name": path.stem, "title": path.stem, "source": str(path), "licence": "not stated"}
+def _opened(source: Any) -> dict[str, Any]:
+    """What a named set or a text file holds, and what is known of it; empty for all else."""
+    if isinstance(source, str) and source in NAMED:
+        return NAMED[source].opened()
+    if not isinstance(source, str | os.PathLike) or Path(source).suffix.lower() != ".txt":
+        return {}
+    path = Path(source)
+    known = {"name": path.stem, "title": path.stem, "source": str(path), "licence": "not stated"}
+    return {**known, "text": _text(path)}
 
 
 def _open(source: Any, target: Any, tokens: str | None = None) -> Raw:
-    if isinstance(source, str) and source in NAMED:
-        if target is not None:
-            raise ValueError(f'load: "{source}" has its own target; leave target= out')
-        return NAMED[source].raw()
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         # a bare word that is no file: more likely a name than a path

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from deepweave.data.ragged import Ragged
-from deepweave.data.raw import Raw
 from deepweave.data.resolve import locate
 from deepweave.data.scenes import emoji, shapes
 
@@ -37,19 +36,14 @@ class Named:
     licence: str
     open: Callable[[], dict[str, Any]]
 
-    @property
-    def known(self) -> dict[str, str]:
-        """What is known without opening it."""
-        return {name: getattr(self, name) for name in ("name", "title", "source", "licence")}
-
-    def raw(self) -> Raw:
-        """The set before any split.
+    def opened(self) -> dict[str, Any]:
+        """What it holds, and what is known of it: most often the parts of a ``Raw``.
 
         Raises:
             FileNotFoundError: it is not on this machine; the message says how to get it.
         """
-        found: dict[str, Any] = {**self.known, **self.open()}
-        return Raw(**found)
+        known = {name: getattr(self, name) for name in ("name", "title", "source", "licence")}
+        return {**known, **self.open()}
 
 
 def idx(raw: bytes) -> np.ndarray:
