@@ -8,12 +8,14 @@ quartiles of (contender / deepweave) over the rounds.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,12 @@ def highest() -> float:
     """
     rows = Path("/proc/self/status").read_text().splitlines()
     return next(int(row.split()[1]) for row in rows if row.startswith("VmHWM")) / 1024
+
+
+def elsewhere(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns in a process of its own, which begins with nothing."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def machine() -> dict[str, Any]:

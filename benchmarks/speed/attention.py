@@ -8,7 +8,6 @@ Run from the root of the project, with one thread, in an environment that has x-
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.harness import compare, highest, save
+from benchmarks.harness import compare, elsewhere, highest, save
 from deepweave.functional.attention import attend
 from deepweave.functional.local import linear_attention, windowed
 from deepweave.nn.attention import Attention
@@ -113,7 +112,7 @@ CORES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def once(name: str, queue: Any) -> None:
+def once(name: str) -> float:
     """Memory that one training step needs beyond its inputs, in MiB: in a process of its own."""
     torch.set_num_threads(1)
     small = [torch.randn(1, 4, 128, 64, requires_grad=True) for _ in range(3)]
@@ -121,7 +120,7 @@ def once(name: str, queue: Any) -> None:
     qkv = [torch.randn(1, 4, LENGTH, 64, requires_grad=True) for _ in range(3)]
     before = highest()
     CORES[name](*qkv).sum().backward()
-    queue.put(highest() - before)
+    return highest() - before
 
 
 def core_speed(rounds: int) -> dict[str, Any]:
@@ -136,13 +135,8 @@ def core_speed(rounds: int) -> dict[str, Any]:
         core(*qkv).sum().backward()
 
     found = compare({name: partial(train, core) for name, core in CORES.items()}, rounds=rounds)
-    context = multiprocessing.get_context("spawn")
     for name, row in found.items():
-        queue = context.Queue()
-        process = context.Process(target=once, args=(name, queue))
-        process.start()
-        row["mib"] = queue.get()
-        process.join()
+        row["mib"] = elsewhere(once, name)
     return {"causal, 4,096 tokens, training": found}
 
 

@@ -13,7 +13,6 @@ Run from the root of the project, with one thread:
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import compare, highest, save
+from benchmarks.harness import compare, elsewhere, highest, save
 from deepweave.functional.routing import route, squash
 from deepweave.nn.capsule import capsnet
 from deepweave.objectives.capsule import MarginReconstruct
@@ -115,7 +114,7 @@ def laid_out(name: str, weight: Tensor) -> Tensor:
     return weight.detach().permute(order).contiguous().permute(back).requires_grad_()
 
 
-def once(family: str, name: str, queue: Any) -> None:
+def once(family: str, name: str) -> float:
     """Memory that one training step needs beyond its inputs, in MiB: in a process of its own."""
     torch.set_num_threads(1)
     form = FAMILIES[family][name]
@@ -125,18 +124,7 @@ def once(family: str, name: str, queue: Any) -> None:
     weight = laid_out(name, weight)
     before = highest()
     train(form, u, weight)
-    queue.put(highest() - before)
-
-
-def memory(family: str, name: str) -> float:
-    """What :func:`once` tells."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=once, args=(family, name, queue))
-    process.start()
-    found = queue.get()
-    process.join()
-    return found
+    return highest() - before
 
 
 def routing_speed(rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -151,7 +139,7 @@ def routing_speed(rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
             for one, other in zip(calls[name](), wanted):
                 if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max())):
                     raise ValueError(f"{family}, {name}: other slopes")
-            own[name] = {"MiB": round(memory(family, name), 1)}
+            own[name] = {"MiB": round(elsewhere(once, family, name), 1)}
         times[f"{family}, training"] = compare(calls, rounds=rounds)
         mib[f"{family}, MiB"] = own
     return times, mib
