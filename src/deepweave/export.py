@@ -30,10 +30,12 @@ def export(folder: str | Path, form: str, out: str | Path | None) -> tuple[Path,
     spec = read_info(folder).get("data", {}).get("spec")
     if spec is None:
         raise ValueError(f"export: {folder} was fitted on bare batches: its inputs are not known")
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(3, *spec["shape"], generator=generator)
-    with torch.no_grad():
-        expected = model(x)
+    x = _example(spec)
+    try:
+        with torch.no_grad():
+            expected = model(x)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"export: the model does not take one tensor: {error}") from None
     path = Path(out or Path(folder) / ("model.onnx" if form == "onnx" else "model.pt2"))
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"export: there is no folder {path.resolve().parent}")
@@ -44,6 +46,17 @@ def export(folder: str | Path, form: str, out: str | Path | None) -> tuple[Path,
         found = (_as_torch if form == "torch" else _as_onnx)(model, x, made)
         write_whole(path, made.read_bytes())
     return path, float((found - expected).abs().max())
+
+
+def _example(spec: dict[str, Any]) -> Tensor:
+    """Three inputs of the kind that the model learned from; sequences as long as the longest."""
+    generator = torch.Generator().manual_seed(0)
+    if spec.get("kind") == "graph":
+        raise ValueError("export: a graph has no fixed shape that a file could take")
+    if spec.get("kind") == "text":
+        size = (3, *spec["shape"])
+        return torch.randint(1, int(spec["vocabulary"]), size, generator=generator)
+    return torch.rand(3, *spec["shape"], generator=generator)
 
 
 def _as_torch(model: nn.Module, x: Tensor, path: Path) -> Tensor:

@@ -345,6 +345,10 @@ def predict_file(folder: str | Path, source: str, out: str | Path) -> int:
     if not out.resolve().parent.is_dir():
         raise FileNotFoundError(f"predict: there is no folder {out.resolve().parent}")
     run = revive(folder)
+    if run.data.spec.task == "tokens":
+        raise ValueError(
+            f"predict: this model writes: deepweave.nn.generate(deepweave.load({str(folder)!r}), ...)"
+        )
     if run.data.spec.task == "segmentation" and out.suffix == ".csv":
         raise ValueError(f"predict: masks go into a .npz, got {out.name}")
     data = import_module("deepweave.data")

@@ -196,3 +196,17 @@ def test_the_rates_of_members_are_told():
     assert run.info["optimizer"]["lr"] is None
     assert run.info["optimizer"]["lr_low"] == 1e-3
     assert run.info["optimizer"]["lr_high"] == 1e-1
+
+
+def test_predictions_drop_nothing_and_leave_the_mode():
+    net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    net[1].eval()  # a part that is frozen stays so
+    for step in (
+        dw.Descent(dw.Classify(net)),
+        dw.Population(dw.Classify(nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.9))), 2, shared=True),
+    ):
+        x = torch.randn(6, 4)
+        assert torch.equal(step.predict(x), step.predict(x))
+        assert step.objective.training
+    assert net.training
+    assert not net[1].training
