@@ -36,7 +36,7 @@ MAY: dict[str, set[str]] = {
     "search": GROUND | {"core", "hooks"},
     "data": {"run", "functional"},
     "report": {"run", "version"},
-    "testing": GROUND | {"core"},
+    "testing": GROUND | {"core", "functional"},
     "recipes": {"run", "*"},
     "tuner": {"run", "search", "recipes"},
     "cli": {"version", "recipes", "report", "*"},

@@ -347,7 +347,8 @@ def predict_file(folder: str | Path, source: str, out: str | Path) -> int:
     run = revive(folder)
     if run.data.spec.task == "tokens":
         raise ValueError(
-            f"predict: this model writes: deepweave.nn.generate(deepweave.load({str(folder)!r}), ...)"
+            "predict: this model writes: "
+            f"deepweave.nn.generate(deepweave.load({str(folder)!r}), ...)"
         )
     if run.data.spec.task == "segmentation" and out.suffix == ".csv":
         raise ValueError(f"predict: masks go into a .npz, got {out.name}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from tests.contracts.tables import GAPS, OBJECTIVES, RUNNERS, cell, crossings, page
 
@@ -24,9 +25,12 @@ def test_cell(objective, model, runner):
     method, batch = cell(objective, model)
     step = RUNNERS[runner](method)
     if step.members is not None and not step.shared:
-        feed = tuple(part.expand(step.members, *part.shape) for part in batch)
+        feed = tree_map(
+            lambda part: part if part is None else part.expand(step.members, *part.shape), batch
+        )
     else:
         feed = batch
+    method.check(batch)  # what cannot work is refused before any work
     step.objective.eval()
     first = step.evaluate(batch)["loss"]
     step.objective.train()
@@ -39,7 +43,7 @@ def test_cell(objective, model, runner):
     assert (last < first).all()
     prediction = step.predict(batch[0])
     samples = prediction if step.members is None else prediction[0]
-    assert len(samples) == len(batch[0])
+    assert len(samples) == 8
     if OBJECTIVES[objective].make.__qualname__ != "Regress" and "Regress" not in objective:
         assert ((samples >= 0) & (samples <= 1)).all()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deepweave.core.stacked import stacked
+from deepweave.core.stacked import TORCH, stacked
 
 
 @pytest.mark.filterwarnings("error")
@@ -29,3 +29,20 @@ def test_every_form_is_torchs(reduction, smoothing, shape, own):
     assert torch.allclose(found, wanted, atol=1e-6)
     slopes = [torch.autograd.grad(one.sum(), logits)[0] for one in (found, wanted)]
     assert torch.allclose(*slopes, atol=1e-6)
+
+
+def test_slopes_within_a_population_do_not_loop(monkeypatch):
+    """An objective that takes slopes itself (SAM, MAML) wraps the members' tensors once more."""
+
+    def torchs(*_, **__):
+        raise AssertionError("torch's kernel has no rule under vmap")
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 4, generator=generator)
+    target = torch.randint(0, 4, (5,), generator=generator)
+    wanted = torch.stack([torch.func.grad(lambda z: F.cross_entropy(z, target))(z) for z in logits])
+    with stacked():
+        monkeypatch.setitem(TORCH, "cross_entropy", torchs)
+        found = torch.vmap(torch.func.grad(lambda z: F.cross_entropy(z, target)))(logits)
+        monkeypatch.undo()
+    assert torch.allclose(found, wanted, atol=1e-6)

@@ -34,3 +34,24 @@ def test_one_value_and_wrong_ones():
             metrics.over_seeds(wrong)
     with pytest.raises(ValueError, match="confidence must lie between 0 and 1, got 95"):
         metrics.over_seeds([1.0, 2.0], confidence=95)
+
+
+def test_gain_of_rmse():
+    """Equal predictors gain nothing; the interval covers as many as it should."""
+    random = torch.Generator().manual_seed(0)
+    truth = torch.randn(300, generator=random).double()
+    said = [truth + torch.randn(300, generator=random) for _ in range(4)]
+    none = metrics.rmse_gain(said, said, truth)
+    assert float(none) == none.low == none.high == 0
+    inside = 0
+    for _ in range(200):
+        truth = torch.randn(200, generator=random).double()
+        ours = [truth + torch.randn(200, generator=random) for _ in range(4)]
+        theirs = [truth + 1.5 * torch.randn(200, generator=random) for _ in range(4)]
+        gap = metrics.rmse_gain(ours, theirs, truth)
+        inside += gap.low < 0.5 < gap.high
+    assert inside >= 185
+    with pytest.raises(ValueError, match=r"as many of each, got 4 and 1"):
+        metrics.rmse_gain(ours, theirs[:1], truth)
+    with pytest.raises(ValueError, match=r"must be \(200,\), got \(3,\)"):
+        metrics.rmse_gain([truth[:3]], [truth], truth)

@@ -8,7 +8,7 @@ from tests.recipes.test_recipes import complete
 
 import deepweave as dw
 from deepweave import recipes
-from deepweave.recipes.gnn import gained, handed_on, ridge
+from deepweave.recipes.gnn import handed_on, ridge
 
 pytestmark = pytest.mark.long
 
@@ -62,23 +62,6 @@ def test_labels_handed_on():
     torch.testing.assert_close(
         found, (exact / exact.sum(1, keepdim=True))[:, 1], rtol=1e-4, atol=1e-4
     )
-
-
-def test_gain():
-    """Equal predictors gain nothing; the interval covers as many as it should."""
-    random = torch.Generator().manual_seed(0)
-    truth = torch.randn(300, generator=random).double()
-    said = [truth + torch.randn(300, generator=random) for _ in range(4)]
-    none = gained(said, said, truth)
-    assert float(none) == none.low == none.high == 0
-    inside = 0
-    for _ in range(200):
-        truth = torch.randn(200, generator=random).double()
-        ours = [truth + torch.randn(200, generator=random) for _ in range(4)]
-        theirs = [truth + 1.5 * torch.randn(200, generator=random) for _ in range(4)]
-        gap = gained(ours, theirs, truth)
-        inside += gap.low < 0.5 < gap.high
-    assert inside >= 185
 
 
 def test_ridge_knows_counts():

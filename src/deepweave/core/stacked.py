@@ -188,7 +188,7 @@ def _gathered(
     **others: Any,
 ) -> Tensor | None:
     """The formula under vmap, where torch's kernel has no rule and would loop over the members."""
-    batched = inside.is_batchedtensor(logits) or inside.is_batchedtensor(target)
+    batched = _batched(logits) or _batched(target)
     if not batched or weight is not None or others or target.dim() != logits.dim() - 1:
         return None
     logs = (logits.float() if _mixed(logits) else logits).log_softmax(1)
@@ -200,6 +200,13 @@ def _gathered(
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / used.sum()
+
+
+def _batched(value: Tensor) -> bool:
+    """Whether members differ in it, also below the slopes that an objective takes itself (SAM)."""
+    while inside.is_gradtrackingtensor(value):
+        value = inside.get_unwrapped(value)
+    return inside.is_batchedtensor(value)
 
 
 def _mixed(like: Tensor | None) -> bool:

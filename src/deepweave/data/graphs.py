@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deepweave.data.neighbours import sample
 from deepweave.data.spec import Kind
+from deepweave.data.tables import Table
 from deepweave.functional.graph import Graph, side_by_side, some_graphs
 
 
@@ -145,14 +146,16 @@ Level = Literal["graphs", "nodes", "pairs"]
 
 @dataclass(frozen=True)
 class Network:
-    """The preparation of graphs whose features are used as they are.
+    """The preparation of graphs, whose features are used as they are.
 
-    ``level`` says what a row is: a graph, a node, or a pair of nodes.
+    ``level`` says what a row is: a graph, a node, or a pair of nodes. ``table`` is how the
+    features were made of a table of nodes, where they were.
     """
 
     width: int
     level: Level = "graphs"
     names: tuple[str, ...] = ()
+    table: Table | None = None
     kind: Kind = "graph"
 
     @property
@@ -187,12 +190,16 @@ class Network:
 
     def to_json(self) -> dict[str, Any]:
         """The preparation as plain numbers and strings."""
-        return {"width": self.width, "level": self.level, "names": list(self.names)}
+        table = None if self.table is None else self.table.to_json()
+        made = {"width": self.width, "level": self.level, "names": list(self.names)}
+        return made | {"table": table}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Network:
         """The preparation that ``to_json`` wrote."""
-        return cls(record["width"], record["level"], tuple(record["names"]))
+        held = record.get("table")
+        table = None if held is None else Table.from_json(held)
+        return cls(record["width"], record["level"], tuple(record["names"]), table)
 
 
 def nearest_graph(x: Tensor, neighbours: int = 8, *, step: int = 1024) -> Tensor:

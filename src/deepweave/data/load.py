@@ -11,14 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepweave.data import images, sequences, tables
+from deepweave.data import edges, images, sequences, tables
 from deepweave.data.columns import kinds
 from deepweave.data.dataset import Data
 from deepweave.data.formats import array, arrays, checked, nearest, read_frame, values
+from deepweave.data.graphs import Network
+from deepweave.data.molecules import Molecule, Molecules, fields_of, read_sdf
 from deepweave.data.named import NAMED
 from deepweave.data.prepare import Preparation
 from deepweave.data.ragged import Ragged
-from deepweave.data.raw import PARTS, Raw, from_arrays, from_folder, from_frame, from_npz, texts
+from deepweave.data.raw import (
+    PARTS,
+    Raw,
+    from_arrays,
+    from_folder,
+    from_frame,
+    from_npz,
+    from_sdf,
+    texts,
+)
 from deepweave.data.rows import Rows, count
 from deepweave.data.split import Split, divide
 from deepweave.data.targets import decide
@@ -29,7 +40,8 @@ if TYPE_CHECKING:
     import pandas
 
 TABLES = (".csv", ".tsv", ".parquet")
-FILES = (*TABLES, ".npz", ".txt")
+MOLECULES = (".sdf", ".sdf.xz")
+FILES = (*TABLES, ".npz", ".txt", *MOLECULES, *edges.ENDINGS)
 
 
 def load(
@@ -47,7 +59,8 @@ def load(
     """A data set in three splits, prepared by what its training rows say.
 
     ``source`` is a name (see ``names()``), a path (``.csv``, ``.tsv``, ``.parquet``, ``.npz``, a
-    folder of images by class, a ``.txt`` to be continued), a DataFrame, or a pair ``(x, y)`` of
+    folder of images by class, a ``.txt`` to be continued, molecules in a ``.sdf``, an edge list
+    ``.edges`` with or without a table of nodes beside it), a DataFrame, or a pair ``(x, y)`` of
     arrays or tensors; x may be a list of sequences (T, F) or of strings. Without
     ``target`` a table's target is the column target, label, class or y, else the last. Without
     ``task`` the target decides. Rows are divided by ``splits``, class by class, before anything
@@ -73,6 +86,11 @@ def load(
         raise ValueError(f"load: splits must be three positive shares of 1, got {splits}")
     if limit is not None and limit < 3:
         raise ValueError(f"load: limit must be at least 3, one row for each split, got {limit}")
+    if _is(source, edges.ENDINGS):
+        _exists(Path(source))  # type: ignore[arg-type]
+        if tokens is not None or limit is not None:
+            raise ValueError("load: a graph comes whole, and has no texts: no limit=, no tokens=")
+        return edges.network_data(Path(source), target, task, splits, seed)  # type: ignore[arg-type]
     opened = _opened(source)
     if opened.keys() & {"whole", "text", "pairs"}:
         if target is not None or task is not None:
@@ -145,6 +163,23 @@ def read(
         elif ending in TABLES:
             _fits(preparation, "text" if preparation.kind == "text" else "table", where)
             raw = checked(read_frame(where))
+        elif _is(where, MOLECULES):
+            _fits(preparation, "graph", where)
+            if not isinstance(preparation.features, Molecules):
+                raise ValueError(f"read: the model learned from graphs, {where} holds molecules")
+            raw = read_sdf(where)
+            found = fields_of(raw)
+            if all(name in found.columns for name in target.names):
+                columns = {name: values(found[name]) for name in target.names}
+            ids = [one.name for one in raw]
+            ids = ids if all(ids) and len(set(ids)) == len(ids) else []
+        elif _is(where, edges.ENDINGS):
+            _fits(preparation, "graph", where)
+            if not isinstance(preparation.features, Network):
+                raise ValueError(f"read: the model learned from molecules, {where} holds edges")
+            raw, found, ids = edges.new_nodes(where, preparation.features, target.names)
+            if all(name in found.columns and found[name].notna().all() for name in target.names):
+                columns = {name: values(found[name]) for name in target.names}
         elif ending == ".txt":
             _fits(preparation, "text", where)
             raw = [line for line in _text(where).splitlines() if line.strip()]
@@ -208,6 +243,8 @@ def _open(source: Any, target: Any, tokens: str | None = None) -> Raw:
             return from_folder(path)
         if path.suffix.lower() == ".npz":
             return from_npz(path, target)
+        if _is(path, MOLECULES):
+            return from_sdf(path, target)
         if path.suffix.lower() in TABLES:
             return from_frame(read_frame(path), target, path.stem, str(path), tokens)
         raise ValueError(_unknown("load", path))
@@ -253,6 +290,8 @@ def _build(
         features, more = fit(rows, raw.tokens, vocabulary)
     elif isinstance(raw.rows, Ragged):
         features, more = sequences.fit(rows, raw.columns)
+    elif isinstance(raw.rows, list) and isinstance(raw.rows[0], Molecule):
+        features, more = Molecules.fit(rows)
     elif isinstance(raw.rows, list):
         features, more = images.fit_files(rows)
     elif hasattr(raw.rows, "columns"):
@@ -338,6 +377,11 @@ def _fits(preparation: Preparation, kind: str, where: Path) -> None:
         raise ValueError(
             f"read: the model learned from {preparation.kind}s, but {where} holds {kind}s"
         )
+
+
+def _is(source: Any, endings: Sequence[str]) -> bool:
+    """Whether a source is a path with one of these endings."""
+    return isinstance(source, str | os.PathLike) and str(source).lower().endswith(tuple(endings))
 
 
 def _exists(path: Path) -> None:

@@ -79,6 +79,19 @@ def _molecule(lines: list[str]) -> Molecule:
     return Molecule(lines[0].strip(), elements, table, charges, fields)
 
 
+def fields_of(molecules: Sequence[Molecule]) -> Any:
+    """The fields that all molecules have, as a DataFrame; columns of numbers are numbers."""
+    import pandas
+
+    frame = pandas.DataFrame([one.fields for one in molecules])
+    frame = frame.loc[:, (frame.notna() & (frame != "")).all()]
+    for name in frame.columns:
+        as_numbers: Any = pandas.to_numeric(frame[name], errors="coerce")
+        if as_numbers.notna().all():
+            frame[name] = as_numbers
+    return frame
+
+
 @dataclass(frozen=True)
 class Molecules:
     """How molecules become graphs. Atoms: the element (those seen in training, or another),

@@ -12,6 +12,7 @@ import torch
 
 from deepweave.data import images
 from deepweave.data.formats import array, arrays, checked, nearest, values
+from deepweave.data.molecules import fields_of, read_sdf
 from deepweave.data.ragged import Ragged
 from deepweave.data.sequences import gathered
 
@@ -24,7 +25,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass
 class Raw:
-    """Rows as they come and their target: a DataFrame, an array, paths of images, texts, sequences.
+    """Rows as they come and their target: a table, an array, images, texts, sequences, molecules.
 
     ``tokens`` says that the rows are texts, and what counts as a token of them.
 
@@ -60,7 +61,7 @@ def from_frame(
 ) -> Raw:
     """A table with its target among the columns; with ``tokens`` its one column of text."""
     frame = checked(frame)
-    chosen, said = _choose([str(column) for column in frame.columns], target)
+    chosen, said = choose([str(column) for column in frame.columns], target)
     columns = {column: values(frame[column]) for column in chosen}
     if tokens is not None:
         rows = texts(frame, chosen)
@@ -164,6 +165,22 @@ def _joined(parts: list[Any]) -> Any:
     return Ragged(torch.cat(values), torch.cat(lengths))
 
 
+def from_sdf(path: Path, target: Any) -> Raw:
+    """Molecules and one or several of their fields, as the target; the other fields are left out.
+
+    Raises:
+        ValueError: molecules that cannot be read, or none of whose fields is in all of them.
+    """
+    import pandas
+
+    held = read_sdf(path)
+    frame = fields_of(held)
+    chosen, said = choose(["structure", *map(str, frame.columns)], target)
+    columns = {name: values(pandas.Series(frame[name])) for name in chosen}
+    name = path.name.partition(".")[0]
+    return Raw(held, columns, name, name, str(path), sentences=said)
+
+
 def from_folder(folder: Path) -> Raw:
     """Images in one folder per class, with or without folders train, validation and test."""
     paths: list[Path] = []
@@ -187,7 +204,7 @@ def from_folder(folder: Path) -> Raw:
     return Raw(paths, target, name, name, str(folder), parts=own)
 
 
-def _choose(names: list[str], target: Any) -> tuple[list[str], list[str]]:
+def choose(names: list[str], target: Any) -> tuple[list[str], list[str]]:
     """The target's columns, and a sentence when they were not named."""
     if len(names) < 2:
         raise ValueError(

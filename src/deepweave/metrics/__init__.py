@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         r2 as r2,
         rmse as rmse,
     )
-    from deepweave.metrics.repeats import over_seeds as over_seeds
+    from deepweave.metrics.repeats import over_seeds as over_seeds, rmse_gain as rmse_gain
     from deepweave.metrics.score import Difference as Difference, Score as Score
     from deepweave.metrics.stream import Stream as Stream
     from deepweave.metrics.tally import Tally as Tally
@@ -117,6 +117,7 @@ _HOMES = {  # public name -> the module that holds it
     "recall": "classification",
     "reliability": "calibration",
     "rmse": "regression",
+    "rmse_gain": "repeats",
     "roc": "curves",
     "specificity": "classification",
     "tokens": "tokens",

@@ -40,3 +40,44 @@ def over_seeds(values: Sequence[float] | Tensor, *, confidence: float = 0.95) ->
 
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(found.std()) / math.sqrt(n)
     return Score(mean, mean - half, mean + half, method)
+
+
+def rmse_gain(
+    ours: Sequence[Tensor], theirs: Sequence[Tensor], target: Tensor, *, confidence: float = 0.95
+) -> Score:
+    """Root mean square error of theirs minus that of ours, as samples and seeds vary.
+
+    The two half-widths are joined, as the root of the sum of their squares: of the mean over seeds
+    as test samples vary (in first order, paired sample by sample), and Student's as seeds vary.
+
+    Shapes: one prediction (N,) of each for every seed, target (N,)
+
+    Raises:
+        ValueError: not as many of ours as of theirs, or predictions of another shape.
+
+    >>> y = torch.arange(4.0)
+    >>> float(rmse_gain([y, y], [y + 1, y + 1], y))
+    1.0
+    """
+    if len(ours) != len(theirs) or not ours:
+        raise ValueError(f"rmse_gain: as many of each, got {len(ours)} and {len(theirs)}")
+    gaps, pulls = [], []
+    for pair in zip(ours, theirs):
+        if any(one.shape != target.shape for one in pair):
+            told = tuple(target.shape), tuple(pair[0].shape), tuple(pair[1].shape)
+            raise ValueError(f"rmse_gain: predictions must be {told[0]}, got {told[1]}, {told[2]}")
+        a, b = ((one.double() - target).square() for one in pair)
+        roots = a.mean().sqrt(), b.mean().sqrt()
+        gaps.append(float(roots[1] - roots[0]))
+        parts = [(s - s.mean()) / (2 * r.clamp_min(1e-300)) for s, r in zip((a, b), roots)]
+        pulls.append(parts[1] - parts[0])
+    pull = torch.stack(pulls).mean(0)
+    among = float(pull.var(correction=1)) / len(pull)
+    seeds = over_seeds(gaps, confidence=confidence)
+    from scipy.special import ndtri
+
+    width = float(ndtri(0.5 + confidence / 2))
+    student = 0.0 if len(gaps) == 1 else seeds.high - float(seeds)
+    reach = math.sqrt(student**2 + width**2 * among)
+    mean = float(seeds)
+    return Score(mean, mean - reach, mean + reach, "paired over samples and seeds")

@@ -12,6 +12,7 @@ from torch import Tensor
 from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
 from deepweave.functional import augment
+from deepweave.functional.graph import Graph
 from deepweave.functional.ragged import Padded
 from deepweave.objectives.supervised import Supervised, unpack
 from deepweave.objectives.wrapper import Wrapper
@@ -63,8 +64,7 @@ class Augment(Wrapper):
         return self.objective(batch)
 
     def check(self, batch: Batch) -> None:
-        x = batch[0] if isinstance(batch, tuple | list) else batch
-        x = x.values if isinstance(x, Padded) else x
+        x = _numbers(batch)
         try:
             with chance.aside(0), torch.no_grad():
                 shape = self.change(x).shape
@@ -101,9 +101,20 @@ def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
         values = change(batch.values)
         beyond = ~batch.mask.view(*batch.mask.shape, *[1] * (values.dim() - 2))
         return batch._replace(values=values.masked_fill(beyond, 0))
+    if isinstance(batch, Graph):  # of graphs the features of nodes
+        return batch._replace(x=change(batch.x))
     if isinstance(batch, tuple | list):
         return (_changed(batch[0], change), *batch[1:])
     return change(batch)
+
+
+def _numbers(batch: Batch) -> Tensor:
+    """What is changed in a batch: its inputs, of sequences their steps, of graphs their nodes."""
+    if isinstance(batch, Padded):
+        return batch.values
+    if isinstance(batch, Graph):
+        return batch.x
+    return _numbers(batch[0]) if isinstance(batch, tuple | list) else batch
 
 
 class Noise(Wrapper):
@@ -127,6 +138,15 @@ class Noise(Wrapper):
         if self.training:
             batch = _changed(batch, lambda x: augment.noise(x, self.std.to(x.dtype)))
         return self.objective(batch)
+
+    def check(self, batch: Batch) -> None:
+        x = _numbers(batch)
+        if not x.is_floating_point():
+            raise ValueError(
+                f"Noise: inputs must be numbers, got {x.dtype}; tokens are left out with "
+                "Augment(objective, functional.forget)"
+            )
+        super().check(batch)
 
 
 class Mixing(Wrapper):
@@ -165,6 +185,15 @@ class Mixing(Wrapper):
         if isinstance(self.objective, Mixing):
             return self.objective.mix(x, both)
         return x, both
+
+    def check(self, batch: Batch) -> None:
+        x = unpack(batch, type(self).__name__)[0]
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"{type(self).__name__}: inputs must be numbers of one shape (B, ...), got {kind}"
+            )
+        super().check(batch)
 
     def core(self) -> Supervised:
         """The supervised objective inside."""

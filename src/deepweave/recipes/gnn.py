@@ -17,6 +17,7 @@ LEADERS = {0: "Mr. Hi", 33: "the officer"}  # of the karate club
 def gnn(
     data: str = "digits_graph",
     *,
+    target: str | None = None,
     kinds: tuple[str, ...] = ("gcn", "sage", "gat"),
     hidden: tuple[int, ...] = (32, 32),
     seeds: int = 4,
@@ -31,7 +32,9 @@ def gnn(
     """Few labels and a graph: who is like whom says the rest; or, of molecules, how they dissolve.
 
     Args:
-        data: digits_graph or karate, whose nodes are classified, or solubility, whose graphs are.
+        data: digits_graph or karate, whose nodes are classified, or solubility, a number of each
+            graph; or a file of your own, of edges (.edges) or molecules (.sdf).
+        target: the column or field to predict, for a file of your own.
         kinds: the layers compared, the first of them for the run itself.
         hidden: the width of each layer.
         seeds: networks of each kind.
@@ -44,16 +47,22 @@ def gnn(
         out: the folder of the run.
     """
     options: dict[str, Any] = {"seed": seed, "quick": quick, "full": full}
-    if data == "solubility":
-        return molecules(home(out), seeds=min(seeds, 2) if quick else seeds, **options)
+    if data == "solubility" or data.endswith((".sdf", ".sdf.xz")):
+        seeds = min(seeds, 2) if quick else seeds
+        return molecules(home(out), data, target, seeds=seeds, **options)
     if full:
         kinds = tuple(dict.fromkeys((*kinds, "gatv1", "gin", "transformer")))
     if quick:
         kinds, seeds, epochs = kinds[:1], 2, min(epochs, 20)
     few = 600 if quick and data == "digits_graph" else None
-    table = dw.data.load(data, seed=seed, limit=few)
+    table = dw.data.load(data, target=target, seed=seed, limit=few)
     if table.spec.kind != "graph":
         raise ValueError(f"gnn: needs a data set of graphs, {data} holds {table.spec.kind}s")
+    if not hasattr(table.test.x, "index") or table.spec.task not in ("binary", "multiclass"):
+        what = type(table.test.x).__name__.lower()
+        raise ValueError(
+            f"gnn: needs classes of nodes, {data} asks about {what} ({table.spec.task}): fit it in Python, as docs/topics/16-graphs.md shows"
+        )
     run, rows = nodes(table, home(out), kinds, hidden, seeds, epochs, lr, dropout, seed)
     if data != "karate":
         karate(run, hidden, seed, 20 if quick else 100)
@@ -63,7 +72,7 @@ def gnn(
     ]
     if full:
         folder = home(out) / "solubility"
-        found = molecules(folder, seeds=seeds, **options)
+        found = molecules(folder, "solubility", None, seeds=seeds, **options)
         found.report()
         run.info["advice"].append("Molecules have a page of their own, in the folder solubility.")
     run.save()
@@ -195,6 +204,8 @@ def _drawn(run, table, held, truth, said, classes):
 
     places = layout(held.edges, held.nodes)
     known = table.train.x.index.tolist()
+    asked = truth >= 0  # nodes whose class nobody knows are drawn as they are said to be
+    truth = said.where(~asked, truth)
     wrong = (said != truth).sum()
     alt = f"The graph twice, coloured by class: as it is, and as predicted; {int(wrong)} differ."
     small = held.nodes < 200
@@ -207,8 +218,10 @@ def _drawn(run, table, held, truth, said, classes):
         svg,
         title="The graph, as it is and as it is said to be",
         caption=f"Rings: the {len(known)} nodes whose label was given. The rest is told by who is "
-        f"joined to whom and by the features. {int(wrong)} of {held.nodes} nodes get another class "
-        "than they have. Placed by springs along the edges, which do not know the classes."
+        f"joined to whom and by the features. {int(wrong)} of {int(asked.sum())} nodes"
+        + (" get" if bool(asked.all()) else " whose class is known get")
+        + " another class than they have. Placed by springs along the edges, which do not know the "
+        "classes."
         + ("" if small else " Edges, and every second node, are left out of the drawing."),
         alt=alt,
     )
@@ -281,12 +294,17 @@ def karate(run, hidden, seed, epochs):
     _looks(run, held, best, truth, club.spec.classes, " in the karate club")
 
 
-def molecules(out, *, seeds, seed, quick, full):
-    """Solubility of molecules by messages along bonds, beside ridge regression on atom counts."""
+def molecules(out, data, field, *, seeds, seed, quick, full):
+    """A number of molecules by messages along bonds, beside ridge regression on atom counts."""
     epochs = 2 if quick else 100 if full else 40
     runs, tables, plain = [], [], []
+    own = data == "solubility"  # its test molecules are its own: another seed keeps them
     for i in range(seeds):
-        table = dw.data.load("solubility", seed=seed + i, limit=150 if quick else None)
+        few = 150 if quick and own else None
+        table = dw.data.load(data, target=field, seed=seed + i if own else seed, limit=few)
+        if table.spec.task != "regression":
+            raise ValueError(f"gnn: needs a number of each molecule, {data} has {table.spec.task}; "
+                             "say which field with target=")  # fmt: skip
         dw.chance.seed_all(dw.run.derive(seed, "weights", i))
         bonds = table.train.x.graph.edge.shape[1]
         net = dw.nn.gnn(table.spec, (64,) * 4, "mpnn", edges=bonds, pool="sum", norm="layer",
@@ -303,11 +321,11 @@ def molecules(out, *, seeds, seed, quick, full):
     run.rival("ridge on counts of atoms", plain[0])
     run.tell(
         question="Does it help to see which atoms are joined, beyond how many there are?",
-        title="A graph network tells the solubility of molecules",
+        title=f"A graph network tells the {tables[0].spec.targets[0]} of molecules",
     )
     truth = tables[0].preparation.restore(tables[0].test.y)
     said = [one.predict(table.test.x) for one, table in zip(runs, tables)]
-    gap = gained(said, plain, truth)
+    gap = dw.metrics.rmse_gain(said, plain, truth)
     rows = []
     for name, made in (("graph network", said), ("ridge on counts of atoms", plain)):
         each = [float(dw.metrics.rmse(one, truth, confidence=None)) for one in made]
@@ -318,20 +336,21 @@ def molecules(out, *, seeds, seed, quick, full):
     rows.append(["the mean of training", f"{base:.3f}", ""])
     rows.append(["ridge minus graph network", gap.text(3), ""])
     run.table(
-        f"Root mean square error, {tables[0].spec.unit}",
+        ", ".join(filter(None, ("Root mean square error", tables[0].spec.unit))),
         ["", f"mean of {seeds} seeds", "each seed"],
         rows,
-        f"A seed draws the weights and which molecules validate; the {len(truth)} test molecules "
-        "are the same. The last interval is of the mean difference, over test molecules and seeds, "
-        "both paired: above 0 the graph network is better.",
+        f"A seed draws the weights{' and which molecules validate' if own else ''}; the "
+        f"{len(truth)} test molecules are the same. The last interval is of the mean difference, "
+        "over test molecules and seeds, both paired: above 0 the graph network is better.",
     )
-    ring = dw.report.plots.scatter(said[0], truth, labels=("predicted", "measured, log mol/L"))
+    told = ", ".join(word for word in ("measured", tables[0].spec.unit) if word)
+    ring = dw.report.plots.scatter(said[0], truth, labels=("predicted", told))
     run.figure(
         "molecules",
         ring,
         title="Predicted and measured",
         caption=f"The {len(truth)} test molecules, by the first network.",
-        alt="Measured over predicted solubility of the test molecules.",
+        alt=f"Measured over predicted {tables[0].spec.targets[0]} of the test molecules.",
     )
     run.info["picture"] = "figures/molecules.svg"
     run.save()
@@ -361,27 +380,3 @@ def ridge(table):
         if best is None or error < best[0]:
             best = error, (parts[2] @ weight).float()
     return best[1]
-
-
-def gained(ours, theirs, truth):
-    """RMSE of theirs minus that of ours, its interval over test samples and over seeds.
-
-    Two half-widths are joined, as the root of the sum of their squares: of the mean over seeds as
-    test samples vary (in first order, paired sample by sample), and Student's as seeds vary.
-    """
-    import torch
-
-    gaps, pulls = [], []
-    for a, b in zip(ours, theirs):
-        squares = [(one.double() - truth).square() for one in (b, a)]
-        roots = [one.mean().sqrt() for one in squares]
-        gaps.append(float(roots[0] - roots[1]))
-        pulls.append(sum(
-            sign * (s - s.mean()) / (2 * r) for sign, s, r in zip((1, -1), squares, roots)
-        ))  # fmt: skip
-    pull = torch.stack(pulls).mean(0)
-    among = float(pull.var(correction=1)) / len(pull)
-    seeds = dw.metrics.over_seeds(gaps)
-    reach = ((seeds.high - float(seeds)) ** 2 + 1.96**2 * among) ** 0.5
-    return dw.metrics.Score(float(seeds), float(seeds) - reach,
-                            float(seeds) + reach, "paired over molecules and seeds")  # fmt: skip

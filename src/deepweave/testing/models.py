@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from deepweave import blueprint, chance
+from deepweave.functional.graph import Graph, some_graphs
+from deepweave.functional.ragged import Padded
 
 TOLERANCE = 1e-5
 
 
 def check_model(
-    make: Callable[[], nn.Module], x: Tensor, *, independent: bool = True, build: bool = True
+    make: Callable[[], nn.Module], x: Any, *, independent: bool = True, build: bool = True
 ) -> None:
     """Check a model: gradient, batches, exact slopes, saving, seeds, vmap, blueprint.
 
     Args:
         make: draws a new model each time it is called.
-        x: a batch of inputs, (B, ...), B at least 3.
+        x: a batch of inputs, (B, ...), B at least 3; also Padded, or a Graph.
         independent: whether one sample's output must not depend on the others (evaluation mode).
         build: whether :func:`deepweave.blueprint.build` must make the model again.
 
@@ -44,7 +46,7 @@ def check_model(
     expect(bool(whole.isfinite().all()), "the outputs must be finite")
     if independent:
         with torch.no_grad():
-            parts = torch.cat([model(x[:1]), model(x[1:])])
+            parts = torch.cat([model(part) for part in parted(x)])
         near(parts, whole, "a sample's output must not depend on the batch")
     reborn = stirred(make, seed=1).eval()
     reborn.load_state_dict(load(save({k: v.clone() for k, v in model.state_dict().items()})))
@@ -61,6 +63,16 @@ def check_model(
         near(found, whole, "the blueprint must build the same model", exact=True)
     _slopes(model, x)
     _vmaps(make, x)
+
+
+def parted(x: Any) -> tuple[Any, Any]:
+    """The first sample of a batch, and the others."""
+    if isinstance(x, Graph):
+        every = torch.arange(x.graphs)
+        return some_graphs(x, every[:1]), some_graphs(x, every[1:])
+    if isinstance(x, Padded):
+        return Padded(x.values[:1], x.lengths[:1]), Padded(x.values[1:], x.lengths[1:])
+    return x[:1], x[1:]
 
 
 def seeded(make: Callable[[], Any], seed: int = 0) -> Any:
@@ -111,9 +123,9 @@ def reached(module: nn.Module, forward: Callable[[], Tensor]) -> None:
     module.zero_grad()
 
 
-def _slopes(model: nn.Module, x: Tensor) -> None:
+def _slopes(model: nn.Module, x: Any) -> None:
     """The slopes of the inputs, exact in float64 against finite differences."""
-    if not x.is_floating_point():
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
         return
     fine = copy.deepcopy(model).double().eval()
     with chance.aside(0):
@@ -124,7 +136,7 @@ def _slopes(model: nn.Module, x: Tensor) -> None:
         raise AssertionError(f"the slopes of the inputs are wrong: {error}") from None
 
 
-def _vmaps(make: Callable[[], nn.Module], x: Tensor) -> None:
+def _vmaps(make: Callable[[], nn.Module], x: Any) -> None:
     """Two models at once give what each gives alone."""
     pair = [stirred(make, seed).eval() for seed in (1, 2)]
     weights, buffers = stack_module_state(pair)  # pyright: ignore[reportArgumentType]
