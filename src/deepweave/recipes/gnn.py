@@ -61,7 +61,8 @@ def gnn(
     if not hasattr(table.test.x, "index") or table.spec.task not in ("binary", "multiclass"):
         what = type(table.test.x).__name__.lower()
         raise ValueError(
-            f"gnn: needs classes of nodes, {data} asks about {what} ({table.spec.task}): fit it in Python, as docs/topics/16-graphs.md shows"
+            f"gnn: needs classes of nodes, {data} asks about {what} "
+            f"({table.spec.task}): fit it in Python, as docs/topics/16-graphs.md shows"
         )
     run, rows = nodes(table, home(out), kinds, hidden, seeds, epochs, lr, dropout, seed)
     if data != "karate":
