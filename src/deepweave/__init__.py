@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
         fit as fit,
         place as place,
     )
+    from deepweave.functional import heat as heat
     from deepweave.hooks import find_lr as find_lr
     from deepweave.objectives import (
         SAM as SAM,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
 
 _HOMES = {  # the public face: module -> the names it lends to the package
     "deepweave.core": ("Descent", "Hook", "Objective", "Population", "Step", "fit", "place"),
+    "deepweave.functional": ("heat",),
     "deepweave.hooks": ("find_lr",),
     "deepweave.objectives": (
         *("Augment", "Classify", "CutMix", "Mixup", "Noise", "Penalize", "Regress", "SAM"),

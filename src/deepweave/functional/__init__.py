@@ -32,6 +32,7 @@ from deepweave.functional.augment import (
 )
 from deepweave.functional.convolution import convolve, output_size, pool, receptive_field
 from deepweave.functional.divergences import jensen_shannon, kl_divergence
+from deepweave.functional.enhance import edge_enhancing
 from deepweave.functional.entropy import (
     binary_cross_entropy,
     cross_entropy,
@@ -48,6 +49,7 @@ from deepweave.functional.gates import (
     split_gates,
 )
 from deepweave.functional.graph import Graph, graph, side_by_side, some_graphs
+from deepweave.functional.heat import heat, perona_malik
 from deepweave.functional.initial import (
     delta_orthogonal,
     fans,
@@ -112,10 +114,13 @@ from deepweave.functional.routing import (
     self_route,
     squash,
 )
+from deepweave.functional.spread import Spread, spread
+from deepweave.functional.walker import random_walker
 
 __all__ = [
     "Graph",
     "Padded",
+    "Spread",
     "absolute_error",
     "additive",
     "affine",
@@ -131,6 +136,7 @@ __all__ = [
     "cross_entropy",
     "delta_orthogonal",
     "dice",
+    "edge_enhancing",
     "elastic_net",
     "elastic_net_threshold",
     "elu",
@@ -154,6 +160,7 @@ __all__ = [
     "hard_tanh",
     "he",
     "he_uniform",
+    "heat",
     "hinge",
     "huber",
     "info_nce",
@@ -182,10 +189,12 @@ __all__ = [
     "orthogonality",
     "output_size",
     "pad",
+    "perona_malik",
     "poisson_nll",
     "pool",
     "prelu",
     "quantile",
+    "random_walker",
     "ranking",
     "receptive_field",
     "relu",
@@ -212,6 +221,7 @@ __all__ = [
     "some_graphs",
     "sparsity",
     "split_gates",
+    "spread",
     "squared_error",
     "squash",
     "student_nll",

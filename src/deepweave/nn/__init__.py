@@ -19,6 +19,7 @@ from deepweave.nn.encoder import transformer, vision_transformer
 from deepweave.nn.generation import beam_search, choose, generate
 from deepweave.nn.gnn import GNN, gnn
 from deepweave.nn.graph import GCN, GIN, MPNN, RGCN, SAGE
+from deepweave.nn.heat import Heat
 from deepweave.nn.inception import inception_v3
 from deepweave.nn.initialization import initialize, lsuv
 from deepweave.nn.language import LanguageModel, language_model
@@ -64,6 +65,7 @@ __all__ = [
     "FeedForward",
     "GraphNorm",
     "GraphTransformer",
+    "Heat",
     "Lambda",
     "LanguageModel",
     "Mean",

@@ -1,0 +1,269 @@
+"""The equation of diffusion, u_t = div(D grad u), on grids and graphs.
+
+A constant D on a box is solved exactly, wave by wave; a D that differs from place to place, and a
+graph, by the exponential of the matrix, to rounding; and each also by steps, explicit, implicit or
+Crank-Nicolson. Everything is batched, works under ``vmap``, and has slopes in u, D and the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepweave.functional import chebyshev, stencil
+from deepweave.functional.graph import Graph
+from deepweave.functional.messages import product
+from deepweave.functional.reduction import looking
+from deepweave.functional.spectral import BOUNDARIES, decay
+
+METHODS = ("exact", "explicit", "implicit", "crank-nicolson")
+Diffusivity = float | Tensor | Callable[[Tensor], Tensor]
+
+
+def heat(
+    u: Tensor,
+    time: float | Tensor,
+    diffusivity: Diffusivity = 1.0,
+    *,
+    axes: int | None = None,
+    boundary: str = "neumann",
+    spacing: float | Sequence[float] = 1.0,
+    graph: Graph | None = None,
+    method: str = "exact",
+    steps: int | None = None,
+    lattice: bool = False,
+    highest: float | None = None,
+) -> Tensor:
+    """What u becomes after some time: u_t = div(D grad u).
+
+    On a graph (div D grad u)_i = D sum_j w_ij (u_j - u_i), the Laplacian of its edges' weights.
+
+    Args:
+        u: the field at first, its last ``axes`` axes in space; on a graph (N, ...).
+        time: how long, not negative, in units of spacing^2 / D.
+        diffusivity: a number; a tensor of numbers for each of the leading axes of u; a field of
+            u's spatial shape, with or without leading axes; or a function of the slope |grad u|
+            (see :func:`perona_malik`), which is stepped explicitly.
+        axes: how many axes are space, 1 to 3; None: all of u's, at most 2 (a photograph with
+            channels first, (C, H, W), has 2).
+        boundary: ``"neumann"`` (nothing flows through the walls), ``"dirichlet"`` (they are held
+            at zero) or ``"periodic"``.
+        spacing: the width of a cell, or one for each axis.
+        graph: u lives on its nodes.
+        method: ``"exact"``; or ``"explicit"``, ``"implicit"``, ``"crank-nicolson"`` in ``steps``
+            steps, whose errors are of the first, first and second order in the step.
+        steps: of a method that steps; None: explicit as few as are stable, else 50.
+        lattice: with a constant D, exact for the equation on the lattice of cells, as all other
+            methods are, and not for the continuous one.
+        highest: no D of a field is above it; None: it is looked at. Under ``vmap``, where fields
+            differ from member to member, it must be said.
+
+    Shapes: u (..., *grid) or (N, ...) -> the same
+
+    Raises:
+        ValueError: a negative time or D, an unknown boundary or method, explicit steps that are
+            not stable (the limit is said), shapes that do not fit.
+        TypeError: u holds no floating-point numbers.
+
+    Source: Crank & Nicolson, A practical method for numerical evaluation of solutions of partial
+    differential equations of the heat-conduction type, 1947; Perona & Malik, 1990.
+
+    >>> u = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    >>> heat(u, 100.0)  # it spreads evenly, and nothing is lost
+    tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+    _checked(u, method, boundary, steps)
+    time = torch.as_tensor(time, dtype=u.dtype, device=u.device)
+    _not_negative("time", time)
+    if graph is not None:
+        return _on_graph(u, time, diffusivity, graph, method, steps)
+    axes = min(u.dim(), 2) if axes is None else axes
+    if not 1 <= axes <= min(3, u.dim()):
+        raise ValueError(f"heat: axes must lie in 1..{min(3, u.dim())}, got {axes}")
+    grid = tuple(u.shape[-axes:])
+    widths = _widths(spacing, axes)
+    if callable(diffusivity):
+        return _nonlinear(u, time, diffusivity, axes, boundary, widths, method, steps)
+    found = torch.as_tensor(diffusivity, dtype=u.dtype, device=u.device)
+    _not_negative("diffusivity", found)
+    field = found.dim() >= axes and tuple(found.shape[-axes:]) == grid and found.dim() > 0
+    if not field:
+        _leads(found, u, axes)
+        found = found.view(*found.shape, *[1] * axes)
+    if time.dim():
+        _leads(time, u, axes)
+        time = time.view(*time.shape, *[1] * axes)
+    if method == "exact" and not field:
+        for axis, width in zip(range(-axes, 0), widths):
+            u = decay(u, found * time, axis, boundary, width, discrete=lattice)
+        return u
+    amount = time
+    if time.dim():  # every row of a batch has its own: it is put into D
+        found, amount = found * time, time.new_ones(())
+    found = found.expand(*torch.broadcast_shapes(found.shape, grid))
+    across = stencil.conductances(found, axes, boundary, widths)
+    if highest is None:
+        most = _most(stencil.outflow(across))
+    else:
+        walls = 4 if boundary == "dirichlet" else 2
+        most = highest * sum(walls / width**2 for width in widths)
+    return _advance(
+        u, lambda v: stencil.laplacian(v, across, boundary), most, method, steps, amount
+    )
+
+
+def perona_malik(contrast: float | Tensor, *, kind: str = "exponential") -> Callable:
+    """A diffusivity that stops at edges: exp(-(s / k)^2), or 1 / (1 + (s / k)^2), of the slope s.
+
+    Slopes above the contrast k (of a photograph's edges) hardly flow, and those well below (of
+    noise) do. Give it to :func:`heat` as the diffusivity.
+
+    Raises:
+        ValueError: a contrast that is not positive, or another kind.
+
+    Source: Perona & Malik, Scale-space and edge detection using anisotropic diffusion, 1990.
+
+    >>> step = torch.tensor([0.0, 0.1, 0.0, 1.0, 0.9, 1.0])
+    >>> heat(step, 20.0, perona_malik(0.2)).round(decimals=2)
+    tensor([0.0300, 0.0300, 0.0300, 0.9700, 0.9700, 0.9700])
+    """
+    if kind not in ("exponential", "rational"):
+        raise ValueError(f"perona_malik: kind must be exponential or rational, got {kind!r}")
+    if not isinstance(contrast, Tensor) and not (contrast > 0 and math.isfinite(contrast)):
+        raise ValueError(f"perona_malik: contrast must be positive, got {contrast}")
+
+    def edges(slope: Tensor) -> Tensor:
+        ratio = (slope / contrast) ** 2
+        return torch.exp(-ratio) if kind == "exponential" else 1 / (1 + ratio)
+
+    return edges
+
+
+def _nonlinear(
+    u: Tensor, time: Tensor, diffusivity: Callable[[Tensor], Tensor], axes: int, boundary: str,
+    widths: Sequence[float], method: str, steps: int | None,
+) -> Tensor:  # fmt: skip
+    """D(|grad u|), renewed in every explicit step."""
+    if method not in ("exact", "explicit"):
+        raise ValueError(
+            f"heat: a diffusivity that depends on u is stepped explicitly, not {method}"
+        )
+    if time.dim():
+        raise ValueError("heat: with a diffusivity that depends on u there is one time for all")
+    limit = 1 / sum(2 / width**2 for width in widths)  # D is at most D(0), which must be at most 1
+    if steps is None:
+        steps = max(1, math.ceil(chebyshev.number(time) / limit - 1e-9))
+    step = time / steps
+    if looking(step):
+        top = float(diffusivity(torch.zeros(1, dtype=u.dtype, device=u.device)))
+        _stable(float(time), steps, limit / max(top, 1e-30))
+    for _ in range(steps):
+        across = stencil.through_slopes(u, diffusivity, axes, boundary, widths)
+        u = u + step * stencil.laplacian(u, across, boundary)
+    return u
+
+
+def _on_graph(
+    u: Tensor, time: Tensor, diffusivity: Any, graph: Graph, method: str, steps: int | None
+) -> Tensor:
+    if len(u) != graph.nodes:
+        raise ValueError(
+            f"heat: u must be ({graph.nodes}, ...) on this graph, got {tuple(u.shape)}"
+        )
+    if callable(diffusivity):
+        raise ValueError("heat: on a graph the diffusivity is a number")
+    amount = time * torch.as_tensor(diffusivity, dtype=u.dtype, device=u.device)
+    if amount.dim():
+        raise ValueError(f"heat: on a graph time and D are numbers, got {tuple(amount.shape)}")
+    _not_negative("diffusivity", amount)
+    weight = None if graph.weight is None else graph.weight.to(u.dtype)
+    back = None if weight is None else weight[graph.back]
+    degree = graph.degree.to(u.dtype)
+    shape = [-1] + [1] * (u.dim() - 1)
+
+    def grows(v: Tensor) -> Tensor:
+        return product(graph, v, weight, back) - degree.view(shape) * v
+
+    return _advance(u, grows, _most(degree), method, steps, amount)
+
+
+def _advance(
+    u: Tensor, grows: Callable[[Tensor], Tensor], most: float, method: str, steps: int | None,
+    amount: Tensor,
+) -> Tensor:  # fmt: skip
+    """u' = grows(u) for a time ``amount``; ``most`` is the largest outflow of a cell."""
+    if most == 0:
+        return u
+    if method == "exact":
+        return chebyshev.exponential(lambda v: -grows(v), u, amount, 2 * most)
+    span = chebyshev.number(amount)
+    if method == "explicit":
+        needed = max(1, math.ceil(span * most - 1e-6))
+        steps = needed if steps is None else steps
+        _stable(span, steps, 1 / most)
+        for _ in range(steps):
+            u = u + amount / steps * grows(u)
+        return u
+    steps = 50 if steps is None else steps
+    share = 1.0 if method == "implicit" else 0.5
+    part = amount / steps
+    high = 1 + share * span / steps * 2 * most
+    tolerance = 1e-7 if u.dtype == torch.float32 else 1e-13
+    for _ in range(steps):
+        b = u if share == 1 else u + (1 - share) * part * grows(u)
+        u = chebyshev.solve(lambda v: v - share * part * grows(v), b, 1.0, high, tolerance)
+    return u
+
+
+def _stable(time: float, steps: int, limit: float) -> None:
+    if time > steps * limit * (1 + 1e-6):
+        raise ValueError(
+            f"heat: {steps} explicit steps of {time / steps:.3g} are not stable: a step may be at "
+            f"most {limit:.3g}, so take {math.ceil(time / limit)} steps, or method='crank-nicolson'"
+        )
+
+
+def _most(around: Tensor) -> float:
+    """The largest outflow of a cell."""
+    return chebyshev.number(around.amax()) if around.numel() else 0.0
+
+
+def _checked(u: Tensor, method: str, boundary: str, steps: int | None) -> None:
+    if not u.is_floating_point():
+        raise TypeError(f"heat: u must be floating-point numbers, got {u.dtype}")
+    if u.dim() < 1:
+        raise ValueError("heat: u must have at least one axis")
+    if boundary not in BOUNDARIES:
+        raise ValueError(f"heat: boundary must be one of {', '.join(BOUNDARIES)}, got {boundary!r}")
+    if method not in METHODS:
+        raise ValueError(f"heat: method must be one of {', '.join(METHODS)}, got {method!r}")
+    if steps is not None and steps < 1:
+        raise ValueError(f"heat: steps must be at least 1, got {steps}")
+
+
+def _not_negative(name: str, value: Tensor) -> None:
+    if looking(value) and bool((~(value >= 0) | value.isinf()).any()):
+        raise ValueError(f"heat: {name} must be finite and not negative, got "
+                         f"{float(value.detach().min()):.4g}")  # fmt: skip
+
+
+def _leads(value: Tensor, u: Tensor, axes: int) -> None:
+    lead = tuple(u.shape[:-axes])
+    if value.dim() > len(lead) or any(
+        a not in (1, b) for a, b in zip(value.shape[::-1], lead[::-1])
+    ):
+        raise ValueError(
+            f"heat: numbers for each field must fit the leading axes {lead} of u, or its grid "
+            f"{tuple(u.shape[-axes:])}, got {tuple(value.shape)}"
+        )
+
+
+def _widths(spacing: float | Sequence[float], axes: int) -> tuple[float, ...]:
+    found = (float(spacing),) * axes if isinstance(spacing, int | float) else tuple(spacing)
+    if len(found) != axes or not all(width > 0 and math.isfinite(width) for width in found):
+        raise ValueError(f"heat: spacing must be {axes} positive widths, got {spacing}")
+    return found
