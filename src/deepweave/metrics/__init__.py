@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deepweave.metrics import generative as generative
     from deepweave.metrics.agreement import (
         balanced_accuracy as balanced_accuracy,
         hamming as hamming,
@@ -127,6 +128,8 @@ _HOMES = {  # public name -> the module that holds it
 
 
 def __getattr__(name: str) -> Any:
+    if name == "generative":  # a family of its own: generative.mmd, generative.c2st ...
+        return importlib.import_module("deepweave.metrics.generative")
     if name not in _HOMES:
         raise AttributeError(f"module 'deepweave.metrics' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"deepweave.metrics.{_HOMES[name]}"), name)
@@ -135,4 +138,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOMES)
+    return sorted({*_HOMES, "generative"})
