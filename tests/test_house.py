@@ -57,6 +57,7 @@ LIBRARIES = {
     "hooks": {"torch"},
     "nn": {"torch"},
     "objectives": {"torch"},
+    "steps": {"torch"},
     "data": {"torch", "numpy"},
     "metrics": {"torch", "numpy"},
     "chance": {"torch"},

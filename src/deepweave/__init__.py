@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
         report as report,
         run as run,
         search as search,
+        steps as steps,
         testing as testing,
     )
     from deepweave.core import (
@@ -38,7 +39,11 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
     from deepweave.functional import heat as heat
     from deepweave.hooks import find_lr as find_lr
     from deepweave.objectives import (
+        GAN as GAN,
+        IWAE as IWAE,
         SAM as SAM,
+        VAE as VAE,
+        VQVAE as VQVAE,
         Augment as Augment,
         Classify as Classify,
         CutMix as CutMix,
@@ -53,6 +58,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time each is imported
     )
     from deepweave.run import Run as Run, load as load
     from deepweave.search import space as space, tune as tune
+    from deepweave.steps import Alternate as Alternate
 
 _HOMES = {  # the public face: module -> the names it lends to the package
     "deepweave.core": ("Descent", "Hook", "Objective", "Population", "Step", "fit", "place"),
@@ -60,15 +66,16 @@ _HOMES = {  # the public face: module -> the names it lends to the package
     "deepweave.hooks": ("find_lr",),
     "deepweave.objectives": (
         *("Augment", "Classify", "CutMix", "Mixup", "Noise", "Penalize", "Regress", "SAM"),
-        *("MarginReconstruct", "NextToken", "Segment", "supervise"),
+        *("GAN", "IWAE", "VAE", "VQVAE", "MarginReconstruct", "NextToken", "Segment", "supervise"),
     ),
     "deepweave.run": ("Run", "load"),
     "deepweave.search": ("space", "tune"),
+    "deepweave.steps": ("Alternate",),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES = (
     *("archive", "blueprint", "chance", "core", "data", "explain", "functional", "hooks"),
-    *("metrics", "nn", "objectives", "recipes", "report", "run", "search", "testing"),
+    *("metrics", "nn", "objectives", "recipes", "report", "run", "search", "steps", "testing"),
 )
 
 

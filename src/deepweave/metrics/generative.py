@@ -13,7 +13,7 @@ from deepweave.metrics.frechet import frechet
 from deepweave.metrics.kernels import kid, mmd
 from deepweave.metrics.manifold import Manifold, manifold, memorised
 from deepweave.metrics.score import Score
-from deepweave.metrics.two_sample import c2st
+from deepweave.metrics.twosample import c2st
 
 __all__ = ["Manifold", "c2st", "compare", "frechet", "kid", "manifold", "memorised", "mmd"]
 

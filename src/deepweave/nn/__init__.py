@@ -3,6 +3,7 @@
 from deepweave.nn.activations import Choice, Lambda, activation_layer
 from deepweave.nn.aligner import Aligner, seq2seq
 from deepweave.nn.attention import Attention, Cache
+from deepweave.nn.autoencoder import decoder, gaussian_encoder
 from deepweave.nn.capsule import CapsNet, Capsules, PrimaryCapsules, capsnet
 from deepweave.nn.convnet import convnet, lenet
 from deepweave.nn.convolution import (
@@ -14,6 +15,7 @@ from deepweave.nn.convolution import (
     convolution,
 )
 from deepweave.nn.dense import Dense, Residual, mlp, shallow
+from deepweave.nn.discriminator import discriminator
 from deepweave.nn.dropout import Dropout
 from deepweave.nn.encoder import transformer, vision_transformer
 from deepweave.nn.generation import beam_search, choose, generate
@@ -84,6 +86,9 @@ __all__ = [
     "choose",
     "convnet",
     "convolution",
+    "decoder",
+    "discriminator",
+    "gaussian_encoder",
     "generate",
     "gnn",
     "gru",

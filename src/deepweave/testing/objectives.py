@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import stack_module_state, vmap
 
 from deepweave import chance
 from deepweave.core import Batch, Descent, Objective, Population
@@ -15,7 +16,12 @@ from deepweave.testing.models import expect, near, reached, seeded, stirred
 
 
 def check_objective(
-    make: Callable[[], Objective], batch: Batch, *, lr: float = 1e-2, steps: int = 30
+    make: Callable[[], Objective],
+    batch: Batch,
+    *,
+    lr: float = 1e-2,
+    steps: int = 30,
+    random: bool = False,
 ) -> None:
     """Check an objective: a scalar loss, detached logs, exact slopes, purity, members, learning.
 
@@ -23,6 +29,8 @@ def check_objective(
         make: draws a new objective each time it is called.
         batch: a batch it can learn from.
         lr, steps: of the descent that must lower the loss of this batch.
+        random: whether the loss draws random numbers also in evaluation mode, as that of a
+            variational autoencoder does.
 
     Raises:
         AssertionError: names the first check that fails.
@@ -43,7 +51,10 @@ def check_objective(
     reached(objective, lambda: objective(batch)[0])
     _pure(stirred(make), batch)
     _slopes(stirred(make), batch)
-    _members(make, batch, lr)
+    if random:
+        _together(make, batch)
+    else:
+        _members(make, batch, lr)
     _learns(stirred(make), batch, lr, steps)
 
 
@@ -64,7 +75,8 @@ def _slopes(objective: Objective, batch: Batch) -> None:
     """The slope along a random direction, in float64, against a central difference."""
     fine = objective.double().eval()
     batch = _double(batch)
-    fine(batch)[0].backward()
+    with chance.aside(2):
+        fine(batch)[0].backward()
     weights = [w for w in fine.parameters() if w.grad is not None]
     with chance.aside(1):
         ways = [torch.randn_like(w) for w in weights]
@@ -75,7 +87,8 @@ def _slopes(objective: Objective, batch: Batch) -> None:
         for sign in (1, -2):
             for weight, way in zip(weights, ways):
                 weight.add_(way, alpha=sign * 1e-6)
-            losses.append(float(fine(batch)[0]))
+            with chance.aside(2):
+                losses.append(float(fine(batch)[0]))
     found = (losses[0] - losses[1]) / 2e-6
     gap = abs(found - slope) / max(1e-3, abs(slope))
     expect(gap < 1e-3, f"the slope is {slope:.6g}, the difference quotient {found:.6g}")
@@ -96,6 +109,22 @@ def _members(make: Callable[[], Objective], batch: Batch, lr: float) -> None:
             near(many.weights()[name][i], value, f"member {i} must learn {name} as it would alone")
 
 
+def _together(make: Callable[[], Objective], batch: Batch) -> None:
+    """Two at once, under the same draws, lose what each loses alone (in float64)."""
+    batch = _double(batch)
+    alone = [stirred(make, seed).double().eval() for seed in (1, 2)]
+    weights, buffers = stack_module_state(alone)  # pyright: ignore[reportArgumentType]
+
+    def one(w: Any, b: Any) -> Tensor:
+        return alone[0].at(w, b, batch)[0]
+
+    with chance.aside(3), torch.no_grad():
+        both = vmap(one, randomness="same")(weights, buffers)
+    for found, objective in zip(both, alone):
+        with chance.aside(3), torch.no_grad():
+            near(found, objective(batch)[0], "members must lose what they lose alone")
+
+
 def _learns(objective: Objective, batch: Batch, lr: float, steps: int) -> None:
     """The loss of one batch goes down."""
     step = Descent(objective, "Adam", lr=lr)
@@ -103,6 +132,7 @@ def _learns(objective: Objective, batch: Batch, lr: float, steps: int) -> None:
         first = step.evaluate(batch)["loss"]
         for _ in range(steps):
             step(batch)
+    with chance.aside(0):
         last = step.evaluate(batch)["loss"]
     expect(bool(last < first), f"{steps} steps must lower the loss: {first:.4g} to {last:.4g}")
 

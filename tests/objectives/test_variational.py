@@ -1,0 +1,238 @@
+"""The bound of a linear Gaussian model, where everything is known; and the networks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import deepweave as dw
+from deepweave.functional.observation import Bernoulli, Categorical, Gaussian, Logistic
+from deepweave.objectives.variational import kl_normal
+from deepweave.testing import check_model, check_objective
+
+SIZES = ((1, 8, 8), 10)
+
+
+@pytest.fixture
+def linear():
+    """x = W z + noise: p(x) = N(0, W W' + s^2), and the posterior is known."""
+    torch.manual_seed(0)
+    w, std = torch.randn(5, 2).double(), 0.6
+    cov = w @ w.T + std**2 * torch.eye(5)
+    precision = torch.eye(2) + w.T @ w / std**2
+    spread = torch.linalg.inv(precision)
+    lead = spread @ w.T / std**2
+
+    class Posterior(nn.Module):
+        latent = 2
+
+        def __init__(self, scale=1.0):
+            super().__init__()
+            self.shift = nn.Parameter(torch.zeros(2).double())
+            self.scale = scale
+
+        def forward(self, x):  # the best Gaussian with independent parts
+            var = 1 / precision.diagonal() * self.scale
+            return torch.cat([x @ lead.T + self.shift, var.log().expand(len(x), 2)], 1)
+
+    decoder = nn.Sequential(nn.Linear(2, 5, bias=False), nn.Unflatten(1, (1, 5))).double()
+    with torch.no_grad():
+        decoder[0].weight.copy_(w)
+    x = torch.randn(64, 5, dtype=torch.float64) @ torch.linalg.cholesky(cov).T
+    truth = torch.distributions.MultivariateNormal(torch.zeros(5).double(), cov).log_prob(x)
+    return dw.VAE(Posterior(), decoder, Gaussian(std)), x, truth
+
+
+def test_importance_samples_find_the_likelihood(linear):
+    vae, x, truth = linear
+    torch.manual_seed(1)
+    found, error = vae.log_likelihood(x, samples=2000)
+    z = (found - truth) / error
+    assert float(z.abs().max()) < 5
+    assert float(z.square().mean()) == pytest.approx(1, abs=0.6)  # the error is what it says
+    few, _ = vae.log_likelihood(x, samples=1)
+    assert float(few.mean()) < float(found.mean())
+    again = torch.cat([vae.log_likelihood(one[None], samples=300)[0] for one in x[:4]])
+    assert torch.allclose(again, truth[:4], atol=0.3)
+
+
+def test_the_bound_is_below_and_its_parts_add_up(linear):
+    vae, x, truth = linear
+    torch.manual_seed(1)
+    many = torch.stack([vae((x,))[0] for _ in range(200)]).mean()
+    loss, logs = vae(x)
+    many, loss = many.detach(), loss.detach()
+    assert float(many) > float(-truth.mean())
+    assert torch.allclose(loss, logs["reconstruction"] + logs["kl"])
+    mean, log_var = vae.encode(x)
+    normal = torch.distributions.Normal(mean, (log_var / 2).exp())
+    wanted = torch.distributions.kl_divergence(
+        normal, torch.distributions.Normal(torch.zeros_like(mean), 1.0)
+    )
+    assert torch.allclose(kl_normal(mean, log_var), wanted)
+    weighed = vae((x, None, torch.cat([torch.ones(1), torch.zeros(63)]).double()))[1]["kl"]
+    assert torch.allclose(weighed, wanted[0].sum())
+    torch.manual_seed(2)
+    iwae = dw.IWAE(vae.encoder, vae.decoder, vae.likelihood, samples=50)
+    tight = float(iwae(x)[0].detach())
+    assert float(-truth.mean()) - 0.05 < tight < float(many)
+
+
+def test_beta_free_nats_and_members():
+    def make(**options):
+        return dw.VAE(
+            dw.nn.gaussian_encoder(SIZES, 3, (8,)), dw.nn.decoder(SIZES, 3, (8,)), **options
+        )
+
+    x = torch.rand(6, 1, 8, 8)
+    torch.manual_seed(0)
+    vae = make(free=2.0)
+    loss, logs = vae(x)
+    assert float(loss.detach()) == pytest.approx(float(logs["reconstruction"]) + 3 * 2.0, rel=1e-5)
+    assert float(logs["kl"]) < 6
+    many = dw.Population([make(beta=b) for b in (0.0, 1.0, 50.0)], optimizer="Adam", lr=1e-2,
+                         shared=True)  # fmt: skip
+    for _ in range(60):
+        logs = many((x,))
+    assert logs["kl"][0] > logs["kl"][1] > logs["kl"][2]
+
+
+@pytest.mark.parametrize(
+    "kind", [Bernoulli(), Gaussian(0.2), Gaussian(), Logistic(17), Categorical(17)]
+)
+@pytest.mark.parametrize("widths", [(), (4, 6)])
+def test_every_likelihood_learns(kind, widths):
+    x = (torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 16).round() / 16
+
+    def make():
+        return dw.VAE(
+            dw.nn.gaussian_encoder(SIZES, 2, (6,), widths=widths),
+            dw.nn.decoder(SIZES, 2, (6,), numbers=kind.numbers, widths=widths[::-1]),
+            kind,
+        )
+
+    check_objective(make, x, lr=1e-2, random=True)
+    vae = make()
+    assert vae.predict(x).shape == vae.sample(5).shape == vae.sample(5, drawn=True).shape == x.shape
+
+
+def test_classes_and_a_prior():
+    torch.manual_seed(0)
+    options = {"classes": 3}
+    vae = dw.VAE(
+        dw.nn.gaussian_encoder(SIZES, 2, (6,), widths=(4,), **options),
+        dw.nn.decoder(SIZES, 2, (6,), widths=(4,), **options),
+        classes=3,
+    )
+    batch = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    vae.check(batch)
+    assert vae.sample(6, batch[1]).shape == batch[0].shape
+    assert float(vae(batch)[0].detach()) > 0
+    for wrong, told in (
+        (batch[0], "a batch must be"),
+        ((batch[0], batch[1] + 1), r"0\.\.2, got 3"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            vae.check(wrong)
+
+    class Wide(nn.Module):
+        def log_prob(self, z):
+            return torch.distributions.Normal(0.0, 3.0).log_prob(z).sum(-1)
+
+        def sample(self, count):
+            return 3 * torch.randn(count, 2)
+
+    own = dw.VAE(dw.nn.gaussian_encoder(SIZES, 2), dw.nn.decoder(SIZES, 2), prior=Wide())
+    assert own.sample(4).shape == (4, 1, 8, 8)
+    mean, log_var = torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2)
+    z = mean + torch.randn(20_000, 2)
+    found = own.divergence(z, mean, log_var).mean().detach()
+    exact = sum(math.log(3) + (1 + m**2) / 18 - 0.5 for m in (0.0, 1.0))
+    assert float(found) == pytest.approx(exact, abs=0.02)
+
+
+def test_a_run_and_its_model(tmp_path):
+    data = dw.data.load("digits", limit=200)
+    vae = dw.VAE(dw.nn.gaussian_encoder(data.spec, 2, (16,)), dw.nn.decoder(data.spec, 2, (16,)))
+    dw.fit(vae, data.train, epochs=2, batch=64, out=tmp_path / "run")
+    back = dw.load(tmp_path / "run")
+    assert torch.allclose(back(data.test.x), vae.model(data.test.x))
+
+
+def test_codes_of_a_vector_quantised_one():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), nn.SiLU(), nn.Conv2d(16, 8, 3, 2, 1))
+    decoder = nn.Sequential(
+        nn.ConvTranspose2d(8, 16, 4, 2, 1), nn.SiLU(), nn.ConvTranspose2d(16, 1, 4, 2, 1),
+        nn.Unflatten(1, (1, 1)),
+    )  # fmt: skip
+    vq = dw.VQVAE(encoder, decoder, 32, features=8)
+    x = (dw.data.load("digits", limit=300).train.x > 0.5).float()
+    vq.check(x)
+    step = dw.Descent(vq, "Adam", lr=3e-3)
+    first = step.evaluate(x)
+    for _ in range(150):
+        logs = step(x)
+    assert float(logs["reconstruction"]) < 0.6 * float(first["reconstruction"])
+    assert float(logs["codes_used"]) > 4
+    index = vq.codes(x)
+    assert index.shape == (len(x), 2, 2)
+    assert torch.equal(vq.predict(x), vq.decode(index))
+    z = vq.encoder(x[:3]).detach().requires_grad_()  # the slope goes straight through
+    code, _ = vq.codebook(z)
+    assert torch.allclose(code.norm(dim=1), torch.ones(3, 2, 2))
+    nearest = (torch.einsum("bfhw,kf->bkhw", z, vq.codebook.vectors())).argmax(1)
+    assert torch.equal(index[:3], nearest)
+    vq(x)[0].backward()
+    assert all(w.grad is not None and bool((w.grad != 0).any()) for w in vq.encoder.parameters())
+
+
+@pytest.mark.parametrize("widths", [(), (4, 6)])
+def test_networks_are_models(widths):
+    for sizes in (((2, 7, 9), 1), ((1, 8, 8), 1)):
+        x = torch.rand(4, *sizes[0])
+        check_model(lambda s=sizes: dw.nn.gaussian_encoder(s, 3, (5,), widths=widths), x)
+        z = torch.randn(4, 3)
+        back = widths[::-1]
+        made = dw.nn.decoder(sizes, 3, (5,), numbers=2, widths=back)
+        assert made(z).shape == (4, 2, *sizes[0])
+        check_model(lambda s=sizes, b=back: dw.nn.decoder(s, 3, (5,), widths=b), z)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dw.nn.decoder(SIZES, 0), "latent must be at least 1, got 0"),
+        (lambda: dw.nn.gaussian_encoder((5, 1), 2, widths=(4,)), r"images \(C, H, W\), got \(5,\)"),
+        (lambda: dw.nn.decoder(SIZES, 2)(torch.zeros(3, 4)), r"z must be \(B, 2\), got \(3, 4\)"),
+        (lambda: dw.VAE(nn.Linear(2, 2), nn.Linear(2, 2), beta=-1.0), "beta must be finite"),
+        (
+            lambda: dw.IWAE(nn.Linear(2, 2), nn.Linear(2, 2), samples=0),
+            "samples must be at least 1",
+        ),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.full((3, 1, 8, 8), 2.0), r"values must lie in \[0, 1\], got 2"),
+        (torch.full((3, 1, 8, 8), torch.nan), "192 of the inputs are not finite"),
+        (torch.zeros(3, 1, 7, 8), "the networks cannot take"),
+        (torch.zeros(3, 1, 8, 8).long(), "a tensor of floats, got torch.int64"),
+    ],
+)
+def test_first_batches_that_are_refused(x, message):
+    vae = dw.VAE(dw.nn.gaussian_encoder(SIZES, 2), dw.nn.decoder(SIZES, 2))
+    with pytest.raises(ValueError, match=message):
+        vae.check(x)
+    two = dw.VAE(dw.nn.gaussian_encoder(SIZES, 2), dw.nn.decoder(SIZES, 2, numbers=2))
+    with pytest.raises(ValueError, match=r"decoder must give \(2, 1, 1, 8, 8\), got \(2, 2, 1"):
+        two.check(torch.zeros(2, 1, 8, 8))
