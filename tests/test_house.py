@@ -26,6 +26,7 @@ MAY: dict[str, set[str]] = {
     "hooks": GROUND | {"core"},
     "outcome": GROUND,
     "writing": set(),
+    "judging": {"chance"},
     "export": GROUND | {"outcome"},
     "nn": {"functional", "blueprint"},
     "objectives": GROUND | {"core", "functional"},
@@ -47,8 +48,9 @@ MAY: dict[str, set[str]] = {
 DOORS: dict[str, set[str]] = {
     "core": {"hooks"},
     "run": {"outcome", "report"},
-    "outcome": {"core", "data", "metrics", "objectives", "writing"},
+    "outcome": {"core", "data", "metrics", "objectives", "writing", "judging"},
     "writing": {"core", "data", "metrics"},
+    "judging": {"core", "data", "metrics"},
     "testing": set(),
 }
 LIBRARIES = {
@@ -65,6 +67,7 @@ LIBRARIES = {
     "archive": {"torch", "safetensors"},
     "outcome": {"torch", "safetensors"},
     "writing": {"torch"},
+    "judging": {"torch"},
     "export": {"torch"},
     "run": set(),
     "recipes": set(),

@@ -219,7 +219,14 @@ def test(run: Run) -> dict[str, Any]:
         raise ValueError("test: this run was fitted on bare batches: there is no test set")
     metrics = import_module("deepweave.metrics")
     task = data.spec.task
-    if task == "tokens":
+    if hasattr(run.objective, "judge"):  # without labels: what each sample costs
+        judging = import_module("deepweave.judging")
+        scores, baseline = judging.scores(run.objective, data, int(run.info.get("seed", 0)))
+        run.info["baseline_name"] = "each value by itself"
+        run.info.setdefault("main", f"test/{next(iter(scores))}")
+        if run.folder is not None:
+            _keep_samples(run, run.folder)
+    elif task == "tokens":
         written = import_module("deepweave.writing")
         scores, baseline = written.scores(run.objective, data.test), written.baseline(data)
         run.info["baseline_name"] = "token frequencies"
@@ -288,6 +295,15 @@ def _keep_examples(run: Run, folder: Path, prediction: Tensor, target: Tensor) -
         }
     plain = {name: value.cpu().contiguous().clone() for name, value in examples.items()}
     write_whole(folder / "examples.safetensors", to_bytes(plain))
+
+
+def _keep_samples(run: Run, folder: Path) -> None:
+    """What the page draws of a run without labels: some training samples."""
+    some, rows = _some(run.data), import_module("deepweave.data.rows").some
+    kept = {"train_x": rows(run.data.train.x, some), "train_y": _targets(run.data, "train")[some]}
+    if isinstance(kept["train_x"], Tensor):
+        plain = {name: value.cpu().contiguous().clone() for name, value in kept.items()}
+        write_whole(folder / "examples.safetensors", to_bytes(plain))
 
 
 def _first_of_each(target: Tensor, most: int = 10) -> Tensor:

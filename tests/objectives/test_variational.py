@@ -157,8 +157,21 @@ def test_classes_and_a_prior():
 def test_a_run_and_its_model(tmp_path):
     data = dw.data.load("digits", limit=200)
     vae = dw.VAE(dw.nn.gaussian_encoder(data.spec, 2, (16,)), dw.nn.decoder(data.spec, 2, (16,)))
-    dw.fit(vae, data.train, epochs=2, batch=64, out=tmp_path / "run")
+    run = dw.fit(vae, data, epochs=2, batch=64, out=tmp_path / "run")
     back = dw.load(tmp_path / "run")
+    scores = run.test()
+    assert scores == run.test()  # what is drawn is fixed
+    assert set(scores) == {"test/nll", "test/bits_per_dim"}
+    assert scores["test/nll"].low < float(scores["test/nll"]) < scores["test/nll"].high
+    per = float(scores["test/nll"]) / (64 * math.log(2))
+    assert float(scores["test/bits_per_dim"]) == pytest.approx(per)
+    x = data.test.x
+    share = ((data.train.x.sum(0) + 1) / (len(data.train.x) + 2)).clamp(0, 1)
+    wanted = -(x * share.log() + (1 - x) * (1 - share).log()).flatten(1).sum(1).mean()
+    assert run.info["baseline"]["test/nll"]["value"] == pytest.approx(float(wanted), rel=1e-5)
+    page = run.report().read_text()
+    assert "Nats per sample" in page
+    assert "each value by itself" in page
     assert torch.allclose(back(data.test.x), vae.model(data.test.x))
 
 

@@ -58,6 +58,10 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 class Objective(nn.Module, ABC):
     """A method as a module: owns what it trains, maps a batch to a loss and to scalars to log.
 
+    An objective without labels may have ``judge(batch)``, numbers (B,) of each sample by name whose
+    means over the test set are its scores (``nll`` in nats, ``bits_per_dim``), and ``plain(x)``,
+    which makes the same of a baseline fitted to training inputs value by value.
+
     Register each module once: an alias of a registered module is a property, never a second
     attribute, or nested ``functional_call`` breaks.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -172,9 +173,27 @@ class VAE(Objective):
         return torch.cat([a for a, _ in found]), torch.cat([b for _, b in found])
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """Nats of each sample: the bound on -log p(x) by 64 importance samples. Shapes: -> (B,)"""
+        """The bound on -log p(x) by 64 importance samples, of each sample, in nats. -> (B,)
+
+        Of values with levels also bits for each dimension, nats / (D log 2).
+        """
         x, y, _ = parts(batch, "VAE")
-        return {"nll": -self.log_likelihood(x, y, samples=64)[0]}
+        return self._costs(-self.log_likelihood(x, y, samples=64)[0], x)
+
+    def plain(self, x: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
+        """The baseline: each value by itself, as it is among x, with nothing behind it."""
+        said = self.likelihood.marginal(x)[None]
+
+        def judge(batch: Batch) -> dict[str, Tensor]:
+            x = parts(batch, "VAE")[0]
+            return self._costs(self.likelihood.nll(said.expand(len(x), *said.shape[1:]), x), x)
+
+        return judge
+
+    def _costs(self, nll: Tensor, x: Tensor) -> dict[str, Tensor]:
+        if self.likelihood.levels is None:
+            return {"nll": nll}
+        return {"nll": nll, "bits_per_dim": nll / (x[0].numel() * math.log(2))}
 
     def _weighed(self, x: Tensor, y: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
         mean, log_var = self.encode(x, y)
