@@ -36,6 +36,7 @@ from deepweave.nn.shortcuts import SqueezeExcitation, StochasticDepth
 from deepweave.nn.summary import Summary, summary
 from deepweave.nn.transformer import Block, Blocks, FeedForward
 from deepweave.nn.translator import Translator, translator
+from deepweave.nn.unet import denoiser, unet
 from deepweave.nn.vgg import vgg
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "convnet",
     "convolution",
     "decoder",
+    "denoiser",
     "discriminator",
     "gaussian_encoder",
     "generate",
@@ -109,6 +111,7 @@ __all__ = [
     "summary",
     "transformer",
     "translator",
+    "unet",
     "vgg",
     "vision_transformer",
 ]

@@ -3,6 +3,7 @@
 from deepweave.objectives.adversarial import GAN
 from deepweave.objectives.augment import Augment, CutMix, Mixup, Noise
 from deepweave.objectives.capsule import MarginReconstruct
+from deepweave.objectives.denoise import Denoise
 from deepweave.objectives.penalty import Penalize
 from deepweave.objectives.quantised import VQVAE
 from deepweave.objectives.sharpness import SAM
@@ -19,6 +20,7 @@ __all__ = [
     "Augment",
     "Classify",
     "CutMix",
+    "Denoise",
     "MarginReconstruct",
     "Mixup",
     "NextToken",
