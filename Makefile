@@ -31,7 +31,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0" "setuptools"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
 		--editable ".[parquet,images,text,tune,onnx,track,test,lint]"
-	$(BIN)/python -m deepweave.data.fetch mobilenet_v2 imagenet_photos
+	$(BIN)/python -m deepweave.data.fetch mobilenet_v2 imagenet_photos minilm
 	touch $@
 
 clean:

@@ -22,7 +22,7 @@ PARTS += ("functional.attention", "functional.local", "functional.positions", "f
 PARTS += ("nn.attention", "nn.transformer", "nn.language", "nn.translator", "nn.encoder")
 PARTS += ("nn.generation", "nn.aligner", "objectives.tokens", "metrics.tokens", "metrics.edits")
 PARTS += ("metrics.translation", "data.text", "data.tokens", "data.sequences", "data.ragged")
-PARTS += ("data.rows",)
+PARTS += ("data.rows", "nn.bert")
 
 
 def source(path: str, name: str) -> str:

@@ -111,6 +111,7 @@ MODELS: dict[str, Model] = {
     "transformer of sequences": Model(
         lambda s: dw.nn.transformer(s, 8, 1, heads=2, dropout=0.0), (4, 3)
     ),
+    "bert": Model(lambda s: dw.nn.bert(s, 8, 1, heads=2, positions=4, dropout=0.0), (4, 3)),
     "vision transformer": Model(
         lambda s: dw.nn.vision_transformer(s, 8, 1, patch=2, heads=2), (1, 4, 4)
     ),

@@ -18,6 +18,7 @@ from deepweave.data.prepare import Preparation
 from deepweave.data.ragged import Ragged
 from deepweave.data.spec import Spec
 from deepweave.data.split import Batches, Split
+from deepweave.data.weights import weights
 
 __all__ = [
     "Batches",
@@ -38,4 +39,5 @@ __all__ = [
     "read",
     "to_networkx",
     "to_pyg",
+    "weights",
 ]

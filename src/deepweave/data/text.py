@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from deepweave.data.ragged import Ragged
-from deepweave.functional.ragged import UNKNOWN
+from deepweave.functional.ragged import BEGIN, END, PAD, UNKNOWN
 
 SPECIAL = ("<pad>", "<unknown>", "<begin>", "<end>")
 WAYS = ("words", "characters", "symbols", "byte-pairs")
+CODED = ("byte-pairs", "pieces")  # by a tokenizer of the package tokenizers
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -26,7 +27,8 @@ class Text:
 
     ``words`` are in lower case, punctuation marks count as words; ``symbols`` stand between
     spaces; ``byte-pairs`` are those of a tokenizer trained on the training texts. What the
-    vocabulary lacks is ``<unknown>``; 0 is padding.
+    vocabulary lacks is ``<unknown>``; 0 is padding. ``pieces`` are those of a published tokenizer,
+    with its own marks around every text and its own numbers, so that published weights fit.
 
     Shapes: N texts -> N sequences (T_i,) int64, each of at most ``longest`` tokens
 
@@ -58,8 +60,21 @@ class Text:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The byte-pair tokenizer."""
-        return _tokenizers().Tokenizer.from_str(self.model)
+        """The tokenizer of byte pairs or pieces."""
+        made = _tokenizers().Tokenizer.from_str(self.model)
+        if self.how == "pieces":  # cut before the last mark is set, and padded by the batch alone
+            made.no_padding()
+            made.enable_truncation(self.longest)
+        return made
+
+    @cached_property
+    def marks(self) -> frozenset[int]:
+        """The tokens that are no part of a text: padding, and what stands around it."""
+        if self.how != "pieces":
+            return frozenset((PAD, BEGIN, END))
+        known = self.tokenizer.get_added_tokens_decoder()
+        unknown = getattr(self.tokenizer.model, "unk_token", None)
+        return frozenset(n for n, one in known.items() if one.special and one.content != unknown)
 
     def inputs(self, raw: Iterable[str]) -> Ragged:
         """Texts as token numbers.
@@ -68,7 +83,7 @@ class Text:
             ValueError: a text is empty, or is no text.
         """
         texts = checked(raw)
-        if self.how == "byte-pairs":
+        if self.how in CODED:
             coded = [one.ids for one in self.tokenizer.encode_batch(texts)]
         else:
             find = self.numbers.get
@@ -79,9 +94,9 @@ class Text:
 
     def tell(self, tokens: Iterable[int]) -> str:
         """Token numbers as text; padding and what marks begin and end are left out."""
-        kept = [int(token) for token in tokens if int(token) not in (0, 2, 3)]
-        if self.how == "byte-pairs":
-            return self.tokenizer.decode(kept)
+        kept = [int(token) for token in tokens if int(token) not in self.marks]
+        if self.how in CODED:
+            return self.tokenizer.decode(kept, skip_special_tokens=False)
         return ("" if self.how == "characters" else " ").join(self.vocabulary[one] for one in kept)
 
     def to_json(self) -> dict[str, Any]:
@@ -177,7 +192,10 @@ def fit(
         ValueError: an unknown way, an empty text, or a size that the four special tokens fill.
     """
     if how not in WAYS:
-        raise ValueError(f"load: tokens must be one of {', '.join(WAYS)}, got {how!r}")
+        raise ValueError(
+            f"load: tokens must be one of {', '.join(WAYS)}, got {how!r}; texts that are only read "
+            "may take minilm, or the path of a tokenizer.json"
+        )
     if size <= len(SPECIAL):
         raise ValueError(f"load: vocabulary must be more than {len(SPECIAL)}, got {size}")
     texts = checked(train)
@@ -224,6 +242,6 @@ def _tokenizers() -> Any:
         from tokenizers import decoders, models, pre_tokenizers, trainers  # noqa: F401
     except ImportError:
         raise ImportError(
-            'load: byte pairs need tokenizers: pip install "deepweave[text]"'
+            'load: byte pairs and pieces need tokenizers: pip install "deepweave[text]"'
         ) from None
     return tokenizers

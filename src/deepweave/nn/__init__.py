@@ -4,6 +4,7 @@ from deepweave.nn.activations import Choice, Lambda, activation_layer
 from deepweave.nn.aligner import Aligner, seq2seq
 from deepweave.nn.attention import Attention, Cache
 from deepweave.nn.autoencoder import decoder, gaussian_encoder
+from deepweave.nn.bert import BERT, bert, minilm
 from deepweave.nn.capsule import CapsNet, Capsules, PrimaryCapsules, capsnet
 from deepweave.nn.convnet import convnet, lenet
 from deepweave.nn.convolution import (
@@ -40,6 +41,7 @@ from deepweave.nn.unet import denoiser, unet
 from deepweave.nn.vgg import vgg
 
 __all__ = [
+    "BERT",
     "GAT",
     "GCN",
     "GIN",
@@ -83,6 +85,7 @@ __all__ = [
     "Translator",
     "activation_layer",
     "beam_search",
+    "bert",
     "capsnet",
     "choose",
     "convnet",
@@ -100,6 +103,7 @@ __all__ = [
     "lenet",
     "lstm",
     "lsuv",
+    "minilm",
     "mlp",
     "mobilenet_v2",
     "resnet",

@@ -89,17 +89,22 @@ class Encoder(nn.Module):
             lengths = None if lengths is None else lengths + 1
         real = None if lengths is None else within(lengths, z.shape[1])
         z = self.stack(z, None if real is None else real[:, None], seen=seen)
-        return self.head(z if self.readout is None else self._read(z, real))
+        return self.head(z if self.readout is None else read_out(z, real, self.readout))
 
-    def _read(self, z: Tensor, real: Tensor | None) -> Tensor:
-        if self.readout == "first":
-            return z[:, 0]
-        if real is None:
-            return z.mean(1) if self.readout == "mean" else z.amax(1)
-        if self.readout == "max":
-            return z.masked_fill(~real[..., None], torch.finfo(z.dtype).min).amax(1)
-        share = real / real.sum(1, keepdim=True)
-        return (share.to(z.dtype)[:, None] @ z)[:, 0]
+
+def read_out(z: Tensor, real: Tensor | None, readout: str) -> Tensor:
+    """One vector of a sequence: the ``"mean"`` or ``"max"`` over real places, or the ``"first"``.
+
+    Shapes: z (B, T, features), real (B, T) bool or None: all are -> (B, features)
+    """
+    if readout == "first":
+        return z[:, 0]
+    if real is None:
+        return z.mean(1) if readout == "mean" else z.amax(1)
+    if readout == "max":
+        return z.masked_fill(~real[..., None], torch.finfo(z.dtype).min).amax(1)
+    share = real / real.sum(1, keepdim=True)
+    return (share.to(z.dtype)[:, None] @ z)[:, 0]
 
 
 def _stack(features: int, layers: int, heads: int, norm: str, pre: bool, **options: Any) -> Blocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -57,12 +58,13 @@ class Block(nn.Module):
         activation: str = "gelu",
         norm: str = "layer",
         pre: bool = True,
+        eps: float | None = None,
         dropout: float = 0.0,
         **attention: Any,
     ):
         super().__init__()
         self.pre = pre
-        kind = NORMS[norm]
+        kind = partial(NORMS[norm], **({} if eps is None else {"eps": eps}))
         self.attention = Attention(features, heads, dropout=dropout, **attention)
         self.norm = kind(features)
         if memory is not None:

@@ -26,7 +26,11 @@ def transformer(
     batch: int = 64,
     lr: float = 0.0015,
     seeds: int = 3,
+    pretrained: bool = False,
+    passes: int = 2,
+    rate: float = 1e-4,
     sentence: str = NOTED,
+    full: bool = False,
     seed: int = 0,
     quick: bool = False,
     out: Path | None = None,
@@ -47,17 +51,23 @@ def transformer(
         batch: texts per step.
         lr: the highest learning rate.
         seeds: divisions of the data, each with networks of its own, for the comparison.
+        pretrained: MiniLM too, whose weights learned from other texts, fine-tuned on these; once
+            fetched by `python -m deepweave.data.fetch minilm`.
+        passes: over the training texts, of MiniLM.
+        rate: its highest learning rate.
         sentence: what is read step by step, with every shape shown.
+        full: the long form: with MiniLM.
         seed: fixes every random draw.
         quick: a smoke run of seconds.
         out: the folder of the run.
     """
     limit = 1200 if quick else None
+    pretrained = pretrained or full
     if quick:
-        epochs, seeds = 2, 2
+        epochs, seeds, passes = 2, 2, 1
 
-    def read(number):
-        named = {"target": target, "tokens": tokens, "vocabulary": vocabulary, "limit": limit}
+    def read(number, how):
+        named = {"target": target, "tokens": how, "vocabulary": vocabulary, "limit": limit}
         return dw.data.load(data, seed=number, **named)
 
     def learn(texts, number, folder):
@@ -70,24 +80,49 @@ def transformer(
         hooks = [dw.hooks.Schedule(dw.hooks.cosine, warmup=0.1), dw.hooks.Average(0.99)]
         return dw.fit(step, texts, epochs=epochs, batch=batch, seed=number, hooks=hooks, out=folder)
 
-    texts = read(seed)
+    def tune(texts, number, folder):
+        dw.chance.seed_all(dw.run.derive(number, "weights"))
+        model = dw.nn.minilm(texts.spec).adopt(dw.data.weights("minilm"))
+        model.embedding.requires_grad_(False)  # 7,000 sentences have few of its 30,522 words
+        step = dw.Descent(dw.supervise(model, texts.spec), "AdamW", lr=rate, weight_decay=0.01)
+        hooks = [dw.hooks.Schedule(dw.hooks.linear, warmup=0.1)]
+        return dw.fit(step, texts, epochs=passes, batch=32, seed=number, hooks=hooks, out=folder)
+
+    texts = read(seed, tokens)
     if texts.spec.kind != "text" or texts.spec.task not in ("binary", "multiclass"):
         raise ValueError(f"transformer: data must be texts with classes, got {texts.title}")
-    run = learn(texts, seed, home(out))
+
+    def division(number):
+        """What each says of the test texts of a division, and who says it first."""
+        own = texts if number == seed else read(number, tokens)
+        folder = home(out) if number == seed else home(out) / f"seed-{number}"
+        if not pretrained:
+            made, parts = learn(own, number, folder), own
+            found = {"transformer": made.predict(own.test.x)}
+        else:
+            parts = read(number, "minilm")  # the same texts in every split
+            made = tune(parts, number, folder)
+            found = {"MiniLM": made.predict(parts.test.x)}
+            scratch = learn(own, number, folder / "scratch")
+            found["from scratch"] = scratch.predict(own.test.x)
+        found["bag of words"] = bag(own)
+        return made, parts, found, own.test.y
+
+    run, shown, found, y = division(seed)
     run.test()
-    words = bag(texts)
-    run.rival("bag of words", words)
-    run.tell(
-        question=f"What does attention add to words in {subject(texts)}?",
-        title=f"A transformer on {subject(texts)}",
-    )
-    pairs = [(run.predict(texts.test.x), words, texts.test.y)]
-    for number in range(seed + 1, seed + seeds):
-        other = read(number)
-        made = learn(other, number, home(out) / f"seed-{number}")
-        pairs.append((made.predict(other.test.x), bag(other), other.test.y))
-    _compared(run, pairs)
-    _read(run, texts, sentence)
+    for name, prediction in list(found.items())[1:]:
+        run.rival(name, prediction)
+    few = subject(texts)
+    if pretrained:
+        question = f"What does a network that has read other texts add to words in {few}?"
+        run.tell(question=question, title=f"MiniLM, fine-tuned on {few}")
+    else:
+        question = f"What does attention add to words in {few}?"
+        run.tell(question=question, title=f"A transformer on {few}")
+    divisions = [(found, y)]
+    divisions += [division(number)[2:] for number in range(seed + 1, seed + seeds)]
+    _compared(run, divisions)
+    _read(run, shown, sentence)
     return run
 
 
@@ -117,27 +152,42 @@ def bag(texts):
     return p[:, 1] if texts.spec.task == "binary" else p
 
 
-def _compared(run, pairs):
-    """Accuracy of both on every division, and the difference."""
+def _compared(run, divisions):
+    """Accuracy of each on every division, and the differences to the bag of words."""
     import torch
 
-    every = tuple(torch.cat([pair[i] for pair in pairs]) for i in range(3))
-    rows = []
-    for name, (ours, words, y) in zip(
-        [*map(str, range(1, len(pairs) + 1)), "all"], [*pairs, every]
-    ):
-        right = [dw.metrics.accuracy(one, y).text(3, percent=True) for one in (ours, words)]
-        gap = dw.metrics.difference(dw.metrics.accuracy, _hard(ours), _hard(words), y)
-        told = " to ".join(f"{100 * end:+.1f}" for end in (gap.low, gap.high))
-        rows.append([name, *right, f"{100 * gap:+.1f} [{told}]"])
+    names = list(divisions[0][0])
+    y = torch.cat([target for _, target in divisions])
+    every = {name: torch.cat([found[name] for found, _ in divisions]) for name in names}
+    rows, gaps = [], {}
+    labels = [*map(str, range(1, len(divisions) + 1)), "all"]
+    for label, (found, target) in zip(labels, [*divisions, (every, y)]):
+        right = [dw.metrics.accuracy(found[one], target).text(3, percent=True) for one in names]
+        words = _hard(found[names[-1]])
+        for name in names[:-1]:
+            gap = dw.metrics.difference(dw.metrics.accuracy, _hard(found[name]), words, target)
+            told = " to ".join(f"{100 * end:+.1f}" for end in (gap.low, gap.high))
+            gaps[name] = gap
+            right.append(f"{100 * gap:+.1f} [{told}]")
+        rows.append([label, *right])
+    said = ", ".join(f"{name} is {_verdict(gap)}" for name, gap in gaps.items())
+    ends = [f"{name} minus bag, points" for name in names[:-1]]
     run.table(
         "Transformer and bag of words",
-        ["division", "transformer", "bag of words", "difference in points"],
+        ["division", *names, *(ends if len(ends) > 1 else ["difference in points"])],
         rows,
-        "Each division of the data has networks and a bag of words of its own. The bag is logistic "
-        "regression on TF-IDF of words and pairs of words, its strength chosen by validation. "
-        "Intervals of the difference are paired over test sentences.",
+        f"Beside the bag of words, over all divisions, {said}. Each division of the data has "
+        "networks and a bag of words of its own. The bag is logistic regression on TF-IDF of words "
+        "and pairs of words, its strength chosen by validation. Intervals of the difference are "
+        "paired over test sentences.",
     )
+
+
+def _verdict(gap):
+    """What the interval of the difference over all divisions says, and no more."""
+    if gap.low > 0:
+        return "ahead"
+    return "behind" if gap.high < 0 else "level"
 
 
 def _hard(p):
@@ -167,13 +217,16 @@ def _read(run, texts, sentence):
         hooks.append(block.attention.register_forward_hook(inner))
         dense = note(f"feed-forward {place}", "the same two dense layers at every place")
         hooks.append(block.forward_net.register_forward_hook(dense))
-    hooks.append(model.stack.register_forward_hook(note("last norm", "")))
+    last = (
+        "after the last block" if isinstance(model.stack.norm, torch.nn.Identity) else "last norm"
+    )
+    hooks.append(model.stack.register_forward_hook(note(last, "")))
     hooks.append(model.head.register_forward_hook(note("logits", "of the mean over the places")))
     with torch.no_grad():
         model(tokens, seen=seen)
+        for hook in hooks:  # before the network runs once more
+            hook.remove()
         p = run.objective.predict(tokens).flatten()
-    for hook in hooks:
-        hook.remove()
     for place, weights in enumerate(seen, 1):
         shape = str(tuple(weights.shape))
         rows.append([f"weights {place}", shape, "of every head, from each place to each"])
@@ -187,7 +240,8 @@ def _read(run, texts, sentence):
         "01-looks",
         alignment(
             weights, said, said, names=[f"head {i + 1}" for i in range(len(weights))],
-            across=2, labels=("place", "looks at"), alt="attention of each head",
+            across=2 if len(weights) <= 4 else 3, labels=("place", "looks at"),
+            alt="attention of each head",
         ),
         title="What each place looks at",
         caption=f"Attention weights of the last layer on “{sentence}”. Dark is much.",
