@@ -1,8 +1,8 @@
 """Bits per character of a small language model, beside x-transformers and Hugging Face.
 
 The help topics of Python, windows of 128 characters, 8 a batch, AdamW, width 128, 4 layers, 4
-heads; every contender at several learning rates, each at its best. Then tokens a second of
-generation with a cache.
+heads; every contender at several learning rates, each at its best. How fast they write is in
+`benchmarks.speed.writing`.
 
     OMP_NUM_THREADS=1 python -m benchmarks.quality.characters
 
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deepweave as dw
-from benchmarks.harness import compare, save
+from benchmarks.harness import save
 
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.quality.characters"
 WIDTH, LAYERS, HEADS, CONTEXT, BATCH = 128, 4, 4, 128, 8
@@ -161,38 +161,16 @@ def learning(data: Any, steps: int, seeds: int) -> dict[str, dict[str, Any]]:
     return results
 
 
-def writing(data: Any, rounds: int, tokens: int = 200) -> dict[str, Any]:
-    """Greedy writing of 200 tokens after 8, one text, with each library's cache."""
-    contenders = {name: make().eval() for name, make in makers(data.spec.vocabulary).items()}
-    prompt = data.test.x[:1, :8]
-    calls: dict[str, Callable[[], Any]] = {}
-    for name, model in contenders.items():
-        if name == "deepweave":
-            calls[name] = lambda m=model: dw.nn.generate(
-                m, prompt, tokens, temperature=0.0, end=None
-            )
-        elif isinstance(model, Logits):
-            calls[name] = lambda m=model: m.model.generate(
-                prompt, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
-                use_cache=True, pad_token_id=0, eos_token_id=None,
-            )  # fmt: skip
-    return compare(calls, rounds=rounds)
-
-
-def measure(steps: int, seeds: int, rounds: int) -> Path:
+def measure(steps: int, seeds: int) -> Path:
     """Run everything and save benchmarks/results/characters.json."""
     torch.set_num_threads(1)
     data = dw.data.load("pydoc", context=CONTEXT)
-    spoken = writing(data, rounds)
-    print({name: round(row["ratio"], 2) for name, row in spoken.items()}, flush=True)
-    results = {"learning": learning(data, steps, seeds), "writing 200 tokens": spoken}
-    return save("characters", results, command=COMMAND)
+    return save("characters", {"learning": learning(data, steps, seeds)}, command=COMMAND)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    print(measure(options.steps, options.seeds, options.rounds))
+    print(measure(options.steps, options.seeds))

@@ -46,6 +46,14 @@ def test_draws_follow_their_probabilities():
     assert draws(temperature=0.0).tolist() == [1, 0, 0, 0]
 
 
+def test_draws_are_those_of_multinomial():
+    logits = torch.randn(50, 9, generator=torch.Generator().manual_seed(1))
+    for temperature in (1.0, 0.7):
+        one, two = (torch.Generator().manual_seed(2) for _ in range(2))
+        wanted = torch.multinomial((logits / temperature).softmax(-1), 1, generator=one)[:, 0]
+        assert torch.equal(choose(logits, temperature=temperature, generator=two), wanted)
+
+
 def test_limits_leave_out_the_rest_and_keep_the_ratios():
     two = torch.tensor([2.0, 1.0]).softmax(0)
     for options in ({"top_k": 2}, {"top_p": 0.7}, {"top_k": 3, "top_p": 0.8}):
@@ -176,6 +184,16 @@ def test_beams_of_a_transformer_are_scored_as_it_scores_them():
 def test_refusals(act, said):
     with pytest.raises(ValueError, match=said):
         act(Chain())
+
+
+def test_a_model_keeps_its_logits():
+    model = Chain()
+    model.logits.uniform_()  # the marks too, which `generate` must leave out by itself
+    model.go_on = lambda tokens, state: model.logits[:2]  # a view of what it keeps
+    before = model.logits.clone()
+    generate(model, torch.tensor([[4], [5]]), 3, temperature=0.0, end=None)
+    beam_search(model, torch.tensor([[4], [5]]), 3, beams=1)
+    assert torch.equal(model.logits, before)
 
 
 def test_marks_are_never_written():

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
 
 import deepweave as dw
 from deepweave import nn
-from deepweave.functional.positions import sinusoidal
+from deepweave.functional.positions import (
+    rotate_places,
+    rotation,
+    sinusoidal,
+    turn_places,
+)
 from deepweave.functional.ragged import Padded, pad
 from deepweave.nn.transformer import Block, FeedForward
 from deepweave.testing.models import check_model
@@ -149,14 +155,65 @@ def test_patches_are_squares_of_the_image():
     assert net(image)[0, 4].tolist() == [14, 15, 20, 21]
 
 
-@pytest.mark.parametrize("options", [{}, {"position": "alibi"}, {"window": 3}, {"groups": 1}])
-def test_cached_logits_are_the_uncached(options):
-    model = lm(**options)
+OPTIONS = [
+    {"position": position, "window": window, "groups": groups, **more}
+    for position, window, groups, more in product(
+        ("rotary", "alibi", "relative"), (None, 3), (None, 1),
+        ({}, {"pre": False}, {"norm": "rms", "activation": "swiglu"},
+         {"dropout": 0.5, "tied": True}),
+    )
+    if position != "relative" or window is None
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("learns", [False, True])
+def test_cached_logits_are_the_uncached(options, learns):
+    model = lm(**options).eval()
     whole = model(TOKENS)
-    state = model.begin(7)
-    parts = [model(TOKENS[:, :4], state)]
-    parts += [model(TOKENS[:, t : t + 1], state) for t in (4, 5, 6)]
+    with torch.set_grad_enabled(learns):
+        state = model.begin(7)
+        pieces = (slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7))  # several at once, and one
+        parts = [model(TOKENS[:, piece], state) for piece in pieces]
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_what_is_written_with_a_cache_is_what_is_likeliest_without(options):
+    model = lm(**options).double().eval()
+    found, text = nn.generate(model, TOKENS[:, :3], 6, temperature=0.0, end=None), TOKENS[:, :3]
+    for _ in range(6):
+        text = torch.cat([text, model(text)[:, -1, 3:].argmax(-1, keepdim=True) + 3], 1)
+    assert torch.equal(found, text[:, 3:])
+
+
+def test_a_cache_in_half_precision():
+    model = lm().bfloat16().eval()
+    state = model.begin(7)
+    parts = [model(TOKENS[:, t : t + 1], state) for t in range(7)]
+    assert torch.allclose(torch.cat(parts, 1), model(TOKENS), atol=0.1)
+    x, turns = torch.randn(2, 3, 8).bfloat16(), rotation(torch.arange(3), 8)
+    wanted = rotate_places(x, turns)
+    turn_places(x, turns)
+    assert torch.equal(x, wanted)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "swiglu"])
+@pytest.mark.parametrize("shape", [(1, 1, 6), (3, 1, 6), (2, 5, 6)])
+@pytest.mark.parametrize("hidden", [7, 16])
+def test_a_feed_forward_network_is_its_formula_with_slopes_and_without(activation, shape, hidden):
+    torch.manual_seed(0)
+    net, x = FeedForward(6, hidden, activation), torch.randn(shape)
+    inner = net.inner(x)
+    if activation == "swiglu":
+        a, gate = inner.chunk(2, -1)
+        wanted = net.out(a * torch.nn.functional.silu(gate))
+    else:
+        wanted = net.out(net.activation(inner))
+    assert torch.allclose(net(x), wanted, atol=1e-6)
+    with torch.no_grad():
+        assert torch.allclose(net(x), wanted, atol=1e-6)
+        assert net(x).shape == shape
 
 
 @pytest.mark.parametrize("readout", ["mean", "max", "first"])

@@ -116,22 +116,19 @@ def lower_right(length: int, size: int, device: torch.device | None = None) -> T
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
-    shapes = ", ".join(str(tuple(one.shape)) for one in (query, key, value))
-    if not query.dim() == key.dim() == value.dim() == 4:
-        raise ValueError(f"attend: query, key and value must be (B, heads, T, D), got {shapes}")
-    if (
-        query.shape[0] != key.shape[0]
-        or key.shape[:3] != value.shape[:3]
-        or query.shape[3] != key.shape[3]
-    ):
+    asked, held, taken = query.shape, key.shape, value.shape
+    if not len(asked) == len(held) == len(taken) == 4:
+        raise ValueError(
+            "attend: query, key and value must be (B, heads, T, D), "
+            f"got {tuple(asked)}, {tuple(held)}, {tuple(taken)}"
+        )
+    if asked[0] != held[0] or held[:3] != taken[:3] or asked[3] != held[3]:
         raise ValueError(
             "attend: query (B, H, T, D), key (B, G, S, D) and value (B, G, S, E) must agree in "
-            f"B, G, S and D, got {shapes}"
+            f"B, G, S and D, got {tuple(asked)}, {tuple(held)}, {tuple(taken)}"
         )
-    if query.shape[1] % key.shape[1]:
-        raise ValueError(
-            f"attend: {query.shape[1]} query heads cannot share {key.shape[1]} key heads evenly"
-        )
+    if asked[1] % held[1]:
+        raise ValueError(f"attend: {asked[1]} query heads cannot share {held[1]} key heads evenly")
 
 
 def _whole(name: str, mask: Tensor, shape: tuple[int, ...]) -> Tensor:

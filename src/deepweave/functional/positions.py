@@ -58,11 +58,28 @@ def rotate_places(x: Tensor, turns: Tensor) -> Tensor:
     >>> bool(torch.allclose(a @ a.T, b @ b.T, atol=1e-5))
     True
     """
-    pairs = x.unflatten(-1, (-1, 2))
+    pairs = x.contiguous().view(*x.shape[:-1], -1, 2)
     if x.dtype in (torch.float16, torch.bfloat16):  # of which there are no complex numbers
         pairs = pairs.float()
-    turned = torch.view_as_complex(pairs.contiguous()) * turns
+    turned = torch.view_as_complex(pairs) * turns
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+
+
+def turn_places(x: Tensor, turns: Tensor) -> None:
+    """What :func:`rotate_places` gives, in the place of x, which may be a part of a tensor.
+
+    Shapes: x (..., T, D), turns (T, D/2) complex
+
+    >>> x, turns = torch.randn(3, 8), rotation(torch.arange(3), 8)
+    >>> wanted = rotate_places(x, turns)
+    >>> turn_places(x, turns)
+    >>> torch.equal(x, wanted)
+    True
+    """
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x.copy_(rotate_places(x, turns))
+    else:
+        torch.view_as_complex(x.view(*x.shape[:-1], -1, 2)).mul_(turns)
 
 
 def slopes(heads: int) -> Tensor:

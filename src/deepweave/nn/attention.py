@@ -17,6 +17,7 @@ from deepweave.functional.positions import (
     rotate_places,
     rotation,
     slopes,
+    turn_places,
 )
 
 _TABLES: dict[tuple[int, torch.device], Tensor] = {}  # rotations, made once
@@ -41,39 +42,50 @@ POSITIONS = (None, "rotary", "alibi", "relative")
 class Cache:
     """Keys and values of what was seen, so that the next token asks for its own alone.
 
-    Room for ``size`` tokens is made once and filled from the front.
+    Room for ``size`` tokens is made once and filled from the front. Keys and values are one tensor,
+    which one copy fills.
 
-    Shapes: keys (B, G, size, D), values (B, G, size, E)
+    Shapes: both (B, 2G, size, D), keys and values its halves, (B, G, size, D)
     """
 
     def __init__(self, size: int):
         self.size, self.filled = size, 0
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.held: tuple[Tensor, Tensor, Tensor] | None = None  # both, the keys, the values
 
-    def add(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Everything so far, with new keys and values at the end.
+    def add(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values so far, with new ones at the end.
+
+        Shapes: both (B, 2G, t, D), keys before values -> (B, G, filled, D), (B, G, filled, D)
 
         Raises:
             ValueError: there is no room.
         """
-        end = self.filled + key.shape[2]
+        length = both.shape[2]
+        end = self.filled + length
         if end > self.size:
             raise ValueError(f"Cache: {end} tokens do not fit into {self.size} places")
-        if self.keys is None or self.values is None:
-            self.keys, self.values = (
-                one.new_empty(*one.shape[:2], self.size, one.shape[3]) for one in (key, value)
-            )
-        self.keys[:, :, self.filled : end] = key
-        self.values[:, :, self.filled : end] = value
+        if self.held is None:
+            room = both.new_empty(*both.shape[:2], self.size, both.shape[3])
+            keys, values = self.hold(room)
+        else:
+            room, keys, values = self.held
+        room.narrow(2, self.filled, length).copy_(both)
         self.filled = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
+
+    def hold(self, both: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep these keys and values as they are, those of a memory, and give them apart.
+
+        Shapes: both (B, 2G, S, D) -> (B, G, S, D), (B, G, S, D)
+        """
+        half = both.shape[1] // 2  # not by `chunk`, whose parts autograd lets nobody write to
+        self.held = both, both[:, :half], both[:, half:]
+        return self.held[1:]
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows of the batch: a beam keeps some and copies others."""
-        if self.keys is not None and self.values is not None:
-            self.keys = self.keys.index_select(0, rows)
-            self.values = self.values.index_select(0, rows)
+        if self.held is not None:
+            self.hold(self.held[0].index_select(0, rows))
 
 
 @blueprint
@@ -124,7 +136,8 @@ class Attention(nn.Module):
         _fits(features, heads, groups, memory, score, position, window)
         if not 0 <= dropout < 1:
             raise ValueError(f"Attention: dropout must lie in [0, 1), got {dropout}")
-        self.heads, self.groups, self.width = heads, groups, features // heads
+        self.features, self.width = features, features // heads
+        self.heads, self.groups = heads, groups
         self.score, self.position, self.window = score, position, window
         self.causal, self.dropout, self.crossed = causal, dropout, memory is not None
         inner, shared = features, groups * self.width
@@ -180,8 +193,6 @@ class Attention(nn.Module):
         """
         self._check(x, memory)
         query, key, value = self._heads(x, memory, cache)
-        if cache is not None and not self.crossed:
-            key, value = cache.add(key, value)
         out, shares = self._attend(query, key, value, mask, weights)
         out = self.out(out.transpose(1, 2).flatten(2))
         return (out, shares) if weights else out
@@ -192,21 +203,28 @@ class Attention(nn.Module):
         """Queries (B, H, T, D), keys and values (B, G, S, D)."""
         if self.crossed:
             query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            if cache is not None and cache.keys is not None and cache.values is not None:
-                return query, cache.keys, cache.values
+            if cache is not None and cache.held is not None:
+                return query, *cache.held[1:]
             both = self.memory(memory).unflatten(-1, (2 * self.groups, -1)).transpose(1, 2)
-            key, value = both.chunk(2, 1)
-            if cache is not None:
-                cache.keys, cache.values = key, value
+            key, value = both.chunk(2, 1) if cache is None else cache.hold(both)
             return query, key, value
-        every = self.project(x).unflatten(-1, (-1, self.width)).transpose(1, 2)
-        if self.position != "rotary":
-            query, key, value = every.split([self.heads, self.groups, self.groups], 1)
+        heads, groups, length = self.heads, self.groups, x.shape[1]
+        every = self.project(x).view(x.shape[0], length, heads + 2 * groups, self.width)
+        every = every.transpose(1, 2)
+        turns = None
+        if self.position == "rotary":
+            start = 0 if cache is None else cache.filled
+            turns = _turns(start, start + length, self.width, x.device)
+        if cache is not None:  # a token that is written costs its calls: the fewest, in place
+            if turns is not None:
+                turn_places(every.narrow(1, 0, heads + groups), turns)
+            query, both = every.split_with_sizes([heads, 2 * groups], 1)
+            return query, *cache.add(both)
+        if turns is None:
+            query, key, value = every.split_with_sizes([heads, groups, groups], 1)
             return query, key, value
-        start = 0 if cache is None else cache.filled
-        turns = _turns(start, start + x.shape[1], self.width, x.device)
-        both, value = every.split([self.heads + self.groups, self.groups], 1)
-        query, key = rotate_places(both, turns).split([self.heads, self.groups], 1)
+        both, value = every.split_with_sizes([heads + groups, groups], 1)
+        query, key = rotate_places(both, turns).split_with_sizes([heads, groups], 1)
         return query, key, value
 
     def _attend(
@@ -225,8 +243,10 @@ class Attention(nn.Module):
             query = torch.nn.functional.pad(query, (0, 0, before, 0))  # its sums run from the start
             out = linear_attention(query, key, value, keep, causal=True)
             return out[:, :, before:], None
-        tilted = self.position == "alibi" and self.causal and self.score != "additive"
-        tilted = tilted and not weights
+        tilted = (
+            self.position == "alibi" and self.causal and self.score != "additive"
+            and length > 1 and not weights
+        )  # fmt: skip
         bias = None if tilted else self._bias(length, size, query.device)
         if self.score == "additive":
             scores = additive(query, self._spread(key), self.direction)
@@ -250,7 +270,7 @@ class Attention(nn.Module):
                 out = windowed(
                     query, key, value, self.window, keep, causal=self.causal, scale=scale
                 )
-                return out[..., : self.width], None
+                return (out[..., : self.width] if tilted else out), None
             away = distances(length, size, query.device)
             near = (away > -self.window) & (away < self.window)
             mask = near[None] if mask is None else mask & near
@@ -258,7 +278,9 @@ class Attention(nn.Module):
             query, key, value, mask, causal=self.causal, bias=bias, scale=scale, dropout=dropout,
             weights=weights,
         )  # fmt: skip
-        return found if weights else (found[..., : self.width], None)
+        if weights:
+            return found
+        return (found[..., : self.width] if tilted else found), None
 
     def _bias(self, length: int, size: int, device: torch.device) -> Tensor | None:
         """What is added to the scores, (H, T, S)."""
@@ -297,10 +319,10 @@ class Attention(nn.Module):
         if self.crossed == (memory is None):
             told = "needs a memory" if self.crossed else "attends to its input: give no memory"
             raise ValueError(f"Attention: this layer {told}")
-        wanted = self.query.in_features if self.crossed else self.project.in_features
-        if x.dim() != 3 or x.shape[-1] != wanted or x.shape[1] == 0:
+        if x.dim() != 3 or x.shape[-1] != self.features or x.shape[1] == 0:
             raise ValueError(
-                f"Attention: x must be (B, T, {wanted}) with T at least 1, got {tuple(x.shape)}"
+                f"Attention: x must be (B, T, {self.features}) with T at least 1, "
+                f"got {tuple(x.shape)}"
             )
 
 

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from deepweave.functional.ragged import BEGIN, END, PAD, UNKNOWN
 
-UNWRITTEN = (PAD, UNKNOWN, BEGIN)  # marks that are no part of a text
+UNWRITTEN = (PAD, UNKNOWN, BEGIN)  # marks that are no part of a text, the first of all tokens
 
 
 class Writer(Protocol):
@@ -50,7 +50,8 @@ def choose(
         raise ValueError(f"choose: top_p must lie in (0, 1], got {top_p}")
     if temperature == 0:
         return logits.argmax(-1)
-    logits = logits / temperature
+    if temperature != 1:
+        logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         least = logits.topk(top_k, -1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -59,7 +60,9 @@ def choose(
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
         ordered = ordered.masked_fill(before >= top_p, -torch.inf)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, place, ordered)
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    # the draw of torch.multinomial, the first of exponential times, without its wait for a check
+    times = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits.softmax(-1) / times).argmax(-1)
 
 
 def generate(
@@ -117,10 +120,12 @@ def _write(
     model: Any, tokens: Tensor, steps: int, source: Any, end: int | None, **options: Any
 ) -> list[Tensor]:
     state = model.begin(tokens.shape[1] + steps, source)
-    written = []
+    written, marks = [], None
     going = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
     for _ in range(steps):
-        drawn = choose(_known(model.go_on(tokens, state)), **options)
+        logits = model.go_on(tokens, state)
+        marks = _marks(logits) if marks is None else marks
+        drawn = choose(logits.masked_fill(marks, -torch.inf), **options)
         if end is not None:
             drawn = torch.where(going, drawn, PAD)
             going = going & (drawn != end)
@@ -176,7 +181,9 @@ def _search(
 ) -> tuple[Tensor, Tensor]:
     size, device = len(tokens), tokens.device
     state = model.begin(tokens.shape[1] + steps, source)
-    log_p = _known(model.go_on(tokens, state)).log_softmax(-1)
+    logits = model.go_on(tokens, state)
+    marks = _marks(logits)
+    log_p = logits.masked_fill(marks, -torch.inf).log_softmax(-1)
     many = log_p.shape[-1]
     beams = min(beams, many)
     state.select(torch.arange(size, device=device).repeat_interleave(beams))
@@ -200,7 +207,8 @@ def _search(
         reach = total.max(1).values / (steps if penalty > 0 else 1) ** penalty
         if count == steps or bool((reach <= best).all()):
             break
-        log_p = _known(model.go_on(texts[:, :, -1].reshape(-1, 1), state)).log_softmax(-1)
+        logits = model.go_on(texts[:, :, -1].reshape(-1, 1), state)
+        log_p = logits.masked_fill(marks, -torch.inf).log_softmax(-1)
         paths = (total[..., None] + log_p.view(size, beams, many)).flatten(1)
         total, place = paths.topk(beams, -1)
         parent = place // many
@@ -210,11 +218,9 @@ def _search(
     return kept[:, :longest], best
 
 
-def _known(logits: Tensor) -> Tensor:
-    """Logits without padding, the unknown and the mark of a beginning, which nobody writes."""
-    logits = logits.clone()
-    logits[:, list(UNWRITTEN)] = -torch.inf
-    return logits
+def _marks(logits: Tensor) -> Tensor:
+    """True for padding, the unknown and the mark of a beginning, which nobody writes: (V,)."""
+    return torch.arange(logits.shape[-1], device=logits.device) <= max(UNWRITTEN)
 
 
 def _prompt(prompt: Tensor | None, source: Any) -> Tensor:
