@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
+from deepweave.functional.diffusion import TARGETS, Schedule, coefficients
 from deepweave.functional.entropy import one_hot
-from deepweave.functional.noise import TARGETS, Schedule, coefficients
 from deepweave.functional.reduction import weighted_mean
 from deepweave.functional.samplers import SAMPLERS
 from deepweave.objectives.variational import HALF, parts
@@ -118,7 +118,7 @@ class Denoise(Objective):
             steps: of the sampler.
             sampler: ``"dpm"``, ``"euler"``, ``"heun"``, ``"ancestral"``, or a function of
                 (denoise, noise, levels).
-            spacing: of the levels, as of :meth:`deepweave.functional.noise.Schedule.levels`.
+            spacing: of the levels, as of :meth:`deepweave.functional.diffusion.Schedule.levels`.
             guidance: x = x_untold + guidance (x_told - x_untold); above 1 more of the class.
             clip: the range of the data, to which what is expected is cut.
             known, mask: inpainting: where mask is True the sample is ``known`` (count, ...).
