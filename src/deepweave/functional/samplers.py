@@ -1,7 +1,7 @@
 """From noise to data: ways to solve dy/ds = (y - x(y, s)) / s from the highest level down to 0.
 
 ``denoise(y, s)`` is what the data is expected to be, E[x | y], with s a scalar tensor. Levels are a
-decreasing sequence that ends in 0 (:meth:`deepweave.functional.diffusion.Schedule.levels`). Each is a
+decreasing sequence that ends in 0 (``Schedule.levels`` of :mod:`.diffusion`). Each is a
 plain loop without a look at any number, so that it runs on a device without waiting, and under
 ``vmap``.
 
