@@ -118,7 +118,7 @@ def emoji_sprite(pictures: Sequence[Any]) -> Sprite:
 
 def shapes() -> dict[str, Any]:
     """The set ``shapes``: what :class:`deepweave.data.raw.Raw` takes."""
-    photos = {part: _photos(names) for part, names in PHOTOS.items()}
+    photos = {part: photographs(names) for part, names in PHOTOS.items()}
     return _whole(
         {part: shape_sprite(found) for part, found in photos.items()}, photos, 0, "Each photograph"
     )
@@ -130,7 +130,7 @@ def emoji() -> dict[str, Any]:
     Raises:
         FileNotFoundError: the font is not on this machine; the message says how to get it.
     """
-    photos = {part: _photos(names) for part, names in PHOTOS.items()}
+    photos = {part: photographs(names) for part, names in PHOTOS.items()}
     pictures, at, sprites = draw_emoji(sum(EMOJI.values())), 0, {}
     for part, count in EMOJI.items():
         sprites[part] = emoji_sprite(pictures[at : at + count])
@@ -192,7 +192,7 @@ def _bare(name: str) -> str:
     return name.partition(".")[0].partition("_")[0]
 
 
-def _photos(names: Sequence[str]) -> list[Any]:
+def photographs(names: Sequence[str]) -> list[Any]:
     """Photographs that scikit-image and scikit-learn bring along, at most 384 pixels high."""
     _needed()
     from PIL import Image

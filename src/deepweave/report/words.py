@@ -44,6 +44,7 @@ METRICS: dict[str, Metric] = {
     "log_loss": Metric("Log loss (nats)", higher=False, bounded=False),
     "loss": Metric("Loss", higher=False, bounded=False),
     "bits": Metric("Bits per token", higher=False, bounded=False),
+    "psnr": Metric("PSNR (dB)", bounded=False),
     "nll": Metric("Nats per sample", higher=False, bounded=False),
     "bits_per_dim": Metric("Bits per dimension", higher=False, bounded=False),
     "mmd": Metric("MMD squared", higher=False, bounded=False),
