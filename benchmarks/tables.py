@@ -106,6 +106,12 @@ def cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+PLAIN = {  # further numbers of a contender, and how a table calls them
+    "error": "largest error", "difference": "difference", "agree": "labels alike",
+    "removed": "removed at the end", "runs": "runs", "p": "p of one law",
+}  # fmt: skip
+
+
 def contenders(part: dict[str, dict[str, Any]]) -> list[list[str]]:
     """One row per contender: time, ratio to deepweave, and what else the results compare with."""
     first = next(iter(part.values()))
@@ -114,11 +120,14 @@ def contenders(part: dict[str, dict[str, Any]]) -> list[list[str]]:
     extra = [key for key in ("raw_ratio", "speedup") if key in first]
     heading += [{"raw_ratio": "ratio to raw PyTorch", "speedup": "speed-up"}[key] for key in extra]
     heading += ["memory"] * ("mib" in first)
+    told = [key for key in PLAIN if any(key in row for row in part.values())]
+    heading += [PLAIN[key] for key in told]
     rows = [heading]
     for name, row in part.items():
         taken = row["microseconds_per_step"] / 1e6 if step else row["seconds"]
         more = [spread(row, key) for key in extra]
         more += [f"{row['mib']:.0f} MiB"] if "mib" in row else []
+        more += [cell(row[key]) if key in row else "" for key in told]
         rows.append([name, duration(taken), spread(row, "ratio"), *more])
     return rows
 
