@@ -92,7 +92,8 @@ def machine() -> dict[str, Any]:
     packages = {}
     for name in ("deepweave", "torch", "numpy", "scikit-learn", "torchmetrics", "pytorch-lightning",
                  "keras", "skorch", "accelerate", "fastai", "monai",
-                 "torch_geometric", "x-transformers", "transformers"):  # fmt: skip
+                 "torch_geometric", "x-transformers", "transformers",
+                 "zuko", "nflows", "normflows"):  # fmt: skip
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -232,6 +232,72 @@ RUNNERS: dict[str, Callable[[dw.Objective], dw.Step]] = {
 }
 
 
+@dataclass(frozen=True)
+class Density:
+    """A density model, an objective over it, and a batch of B samples drawn from a seed."""
+
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...] = (4,)
+    method: Callable[[nn.Module], dw.Objective] = dw.Likelihood
+    levels: int = 0
+    context: int = 0
+
+    def batch(self, samples: int, seed: int = 0) -> Any:
+        random = torch.Generator().manual_seed(seed)
+        if self.levels:
+            x = torch.randint(0, self.levels // 2, (samples, *self.shape), generator=random)
+            x = x / (self.levels - 1)
+        else:
+            x = torch.randn(samples, *self.shape, generator=random) * 0.5 + 1
+        return (x, torch.arange(samples) % self.context) if self.context else x
+
+
+def _bend(x: torch.Tensor) -> torch.Tensor:
+    """The log of a banana, up to a constant."""
+    return -(x[:, 0].square() + (x[:, 1] - x[:, 0].square() / 2).square() * 4) / 2
+
+
+DENSITIES: dict[str, Density] = {
+    "Likelihood, spline flow": Density(lambda: dw.nn.spline_flow(4, 2, (8,))),
+    "Likelihood, affine flow (RealNVP)": Density(lambda: dw.nn.affine_flow(4, 2, (8,))),
+    "Likelihood, autoregressive flow (NSF)": Density(
+        lambda: dw.nn.autoregressive_flow(4, 2, (8, 8))
+    ),
+    "Likelihood, autoregressive flow (MAF)": Density(
+        lambda: dw.nn.autoregressive_flow(4, 2, (8,), kind="affine")
+    ),
+    "Likelihood, inverse autoregressive flow": Density(
+        lambda: dw.nn.autoregressive_flow(4, 1, (8,), kind="affine", inverse=True)
+    ),
+    "Likelihood, planar flow": Density(lambda: dw.nn.planar_flow(4, 3)),
+    "Likelihood, radial flow": Density(lambda: dw.nn.radial_flow(4, 3)),
+    "Likelihood, continuous flow": Density(lambda: dw.nn.continuous_flow(4, 1, (8,), steps=3)),
+    "Likelihood, Glow": Density(lambda: dw.nn.glow((1, 4, 4), 2, 1, width=6), (1, 4, 4)),
+    "Likelihood of classes, spline flow": Density(
+        lambda: dw.nn.spline_flow(4, 2, (8,), context=3),
+        method=lambda m: dw.Likelihood(m, context="target"),
+        context=3,
+    ),
+    "Likelihood of levels, spline flow": Density(
+        lambda: dw.nn.spline_flow((2, 2), 1, (8,), levels=8), (2, 2), levels=8
+    ),
+    "ReverseKL, inverse autoregressive flow": Density(
+        lambda: dw.nn.autoregressive_flow(2, 2, (8,), kind="affine", inverse=True),
+        (2,),
+        lambda m: dw.ReverseKL(m, _bend, samples=64),
+    ),
+    "ReverseKL, spline flow": Density(
+        lambda: dw.nn.spline_flow(2, 2, (8,)), (2,), lambda m: dw.ReverseKL(m, _bend, samples=64)
+    ),
+}
+
+
+def density(name: str, samples: int = 12, seed: int = 0) -> tuple[dw.Objective, Any]:
+    """An objective over a density model, and a batch for it."""
+    one = DENSITIES[name]
+    return one.method(one.make()), one.batch(samples, seed)
+
+
 def pixelwise(method: Method, model: Model) -> nn.Module:
     """A model for every pixel: the vector model over the channels of an image."""
     return PerPixel(model.make(((6,), method.outputs)))
@@ -296,8 +362,9 @@ def page() -> str:
         "tables in `tests/contracts/tables.py`, which the tests run cell by cell: a cell that does",
         "not work is a strict expected failure there and says why here.",
         "",
-        f"{len(crossings())} crossings run in the default suite. What does not go together is",
-        "refused with a clear error before any work; the numbers say why:",
+        f"{len(crossings()) + len(DENSITIES) * len(RUNNERS)} crossings run in the default suite.",
+        "What does not go together is refused with a clear error before any work; the numbers say",
+        "why:",
         "",
     ]
     reasons = sorted(set(GAPS.values()))
@@ -314,7 +381,16 @@ def page() -> str:
                 marks.append(f"no ({reasons.index(GAPS[key]) + 1})" if key in GAPS else mark)
             lines.append(f"| {objective} | " + " | ".join(marks) + " |")
         lines.append("")
-    return "\n".join(lines)
+    lines += [
+        "## Densities",
+        "",
+        "Models of log densities have no outputs: they have objectives of",
+    ]
+    lines += ["their own, and cross every runner.", ""]
+    lines += ["| objective, model | " + " | ".join(RUNNERS) + " |"]
+    lines += ["|---" * (len(RUNNERS) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join("yes" for _ in RUNNERS) + " |" for name in DENSITIES]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from torch import nn
 
 import deepweave as dw
 from deepweave.testing import check_model, check_objective
-from tests.contracts.tables import MODELS, OBJECTIVES, _x, cell
+from tests.contracts.tables import DENSITIES, MODELS, OBJECTIVES, _x, cell, density
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -24,6 +24,16 @@ def test_model(name):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objective(name):
     check_objective(lambda: cell(name, "mlp")[0], cell(name, "mlp")[1])
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_density(name):
+    """The model gives log densities, and its objective learns; noise on data leaves no parity."""
+    one = DENSITIES[name]
+    if not one.context and not one.levels:
+        check_model(one.make, one.batch(5))
+    if not one.levels:
+        check_objective(lambda: density(name)[0], one.batch(12))
 
 
 class Leaky(nn.Module):

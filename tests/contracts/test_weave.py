@@ -8,7 +8,18 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from tests.contracts.tables import GAPS, OBJECTIVES, RUNNERS, cell, crossings, page
+import deepweave as dw
+from deepweave.core.objective import mapped
+from tests.contracts.tables import (
+    DENSITIES,
+    GAPS,
+    OBJECTIVES,
+    RUNNERS,
+    cell,
+    crossings,
+    density,
+    page,
+)
 
 CELLS = [
     pytest.param(
@@ -46,6 +57,32 @@ def test_cell(objective, model, runner):
     assert len(samples) == 8
     if OBJECTIVES[objective].make.__qualname__ != "Regress" and "Regress" not in objective:
         assert ((samples >= 0) & (samples <= 1)).all()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("name", DENSITIES)
+def test_density(name, runner):
+    torch.manual_seed(0)
+    objective, batch = density(name, 32)
+    step = RUNNERS[runner](objective)
+    feed = batch
+    if step.members is not None and not step.shared:
+        feed = mapped(lambda part: part.expand(step.members, *part.shape), batch)
+    for _ in range(2):
+        step(feed)  # ActNorm has started, and no member's loss is compared across it
+    step.objective.eval()
+    with dw.chance.aside(0):
+        first = step.evaluate(batch)["loss"]
+    step.objective.train()
+    for _ in range(30):
+        assert step(feed)["loss"].isfinite().all()
+    step.objective.eval()
+    with dw.chance.aside(0):
+        last = step.evaluate(batch)["loss"]
+    assert (last < first).all()
+    found = step.predict(batch)
+    assert found.shape == (() if step.members is None else (step.members,)) + (32,)
+    assert found.isfinite().all()
 
 
 def test_the_page_is_as_the_tables():

@@ -31,6 +31,11 @@ DRAWN: dict[str, Callable[[], str]] = {
     "scatter": lambda: plots.scatter(SCORE, SCORE**2),
     "residuals": lambda: plots.residuals(SCORE, SCORE**2, unit="mm"),
     "histogram": lambda: plots.histogram({"a": SCORE, "b": SCORE**2}, x="share", mark=0.5),
+    "densities": lambda: plots.densities(
+        {"shaded": np.eye(9), "dots": np.stack([SCORE, SCORE**2], 1)},
+        (0, 1, 0, 1),
+        labels=("a", "b"),
+    ),
     "bars": lambda: plots.bars(["one", "two"], [1.0, 2.5], x="weight (kg)"),
     "intervals": lambda: plots.intervals({"a": (0.5, 0.4, 0.6), "b": (0.7, None, None)}, mark=0.3),
     "images": lambda: plots.images(np.ones((3, 8, 8)), ["a", "b", "c"]),
@@ -124,6 +129,8 @@ def test_png_is_the_picture() -> None:
     ("call", "words"),
     [
         (lambda: plots.curves({"a": ([1], [np.nan])}), "no finite number"),
+        (lambda: plots.densities({}, (0, 1, 0, 1)), "nothing to draw"),
+        (lambda: plots.densities({"a": np.full((3, 3), np.inf)}, (0, 1, 0, 1)), "not finite"),
         (lambda: plots.confusion(np.eye(3), ["a", "b"]), r"got \(3, 3\) and 2"),
         (lambda: plots.roc(np.ones(4), np.ones(4)), "one class only"),
         (lambda: plots.precision_recall(np.zeros(4), np.ones(4)), "one class only"),

@@ -114,6 +114,7 @@ from deepweave.functional.routing import (
     self_route,
     squash,
 )
+from deepweave.functional.splines import rational_quadratic
 from deepweave.functional.spread import Spread, spread
 from deepweave.functional.walker import random_walker
 
@@ -196,6 +197,7 @@ __all__ = [
     "quantile",
     "random_walker",
     "ranking",
+    "rational_quadratic",
     "receptive_field",
     "relu",
     "rnn_cell",

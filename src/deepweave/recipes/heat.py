@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import deepweave as dw
 from deepweave.recipes import home, recipe
@@ -116,7 +117,8 @@ def _cleaned(run, photos, noise, seeds, seed):
     """Every photograph by every way, all taking away as much; the mean gain and its interval."""
     import torch
 
-    rows, gains, shown = [], {way: [] for way in WAYS}, None
+    rows, gains = [], {way: [] for way in WAYS}
+    shown: Any = None
     before = []
     for place, clean in enumerate(photos):
         mine: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -360,6 +362,7 @@ def _compared(run):
         for steps in counts:
             near = dw.heat(u, 10.0, d, axes=2, method=method, steps=steps)
             rows.append([method, str(steps), f"{float((near - exact).abs().max()):.1e}"])
+    told = ""
     try:
         dw.heat(u, 10.0, d, axes=2, method="explicit", steps=10)
     except ValueError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepweave.report.decisions import confusion, precision_recall, reliability, roc
+from deepweave.report.densities import densities
 from deepweave.report.style import (
     INK,
     MUTED,
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INK", "MUTED", "PAPER", "RULE", "SERIES", "WIDE", "WORDS", "bars", "clean", "confusion",
-    "curves", "figure", "histogram", "images", "intervals", "plain", "png", "precision_recall",
-    "reliability", "residuals", "roc", "save", "scatter", "style",
+    "curves", "densities", "figure", "histogram", "images", "intervals", "plain", "png",
+    "precision_recall", "reliability", "residuals", "roc", "save", "scatter", "style",
 ]  # fmt: skip
 
 
