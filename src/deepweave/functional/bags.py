@@ -11,6 +11,7 @@ members become a second dimension, in front of the features.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -36,10 +37,21 @@ def bags(x: Tensor, index: Tensor, pointers: Tensor, weight: Tensor | None = Non
     if kind in (torch.bfloat16, torch.float16):
         table = table.float()  # sums of a thousand neighbours do not fit eight bits
     weight = None if weight is None else weight.to(table.dtype)
+    if kind == torch.float64 and x.device.type == "cpu":
+        return _sparse(table, index, pointers, weight).view(shape)
     found = F.embedding_bag(
         index, table, pointers, mode="sum", include_last_offset=True, per_sample_weights=weight
     )
     return found.to(kind).view(shape)
+
+
+def _sparse(table: Tensor, index: Tensor, pointers: Tensor, weight: Tensor | None) -> Tensor:
+    """The same by a sparse matrix, which of float64 is several times faster than bags."""
+    values = table.new_ones(len(index)) if weight is None else weight
+    with warnings.catch_warnings():  # that such matrices are new is told once
+        warnings.simplefilter("ignore")
+        matrix = torch.sparse_csr_tensor(pointers, index, values, (len(pointers) - 1, len(table)))
+    return matrix @ table
 
 
 def beside(t: Tensor, dim: int | None, n: int) -> Tensor:

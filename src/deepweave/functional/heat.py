@@ -111,9 +111,12 @@ def heat(
     else:
         walls = 4 if boundary == "dirichlet" else 2
         most = highest * sum(walls / width**2 for width in widths)
-    return _advance(
-        u, lambda v: stencil.laplacian(v, across, boundary), most, method, steps, amount
-    )
+
+    def grows(v: Tensor, scale: float = 1.0, own: float = 0.0) -> Tensor:
+        found = stencil.laplacian(v, across, boundary)
+        return found if scale == 1 and not own else found * scale + own * v
+
+    return _advance(u, grows, most, method, steps, amount)
 
 
 def perona_malik(contrast: float | Tensor, *, kind: str = "exponential") -> Callable:
@@ -183,23 +186,38 @@ def _on_graph(
     weight = None if graph.weight is None else graph.weight.to(u.dtype)
     back = None if weight is None else weight[graph.back]
     degree = graph.degree.to(u.dtype)
-    shape = [-1] + [1] * (u.dim() - 1)
 
-    def grows(v: Tensor) -> Tensor:
-        return product(graph, v, weight, back) - degree.view(shape) * v
+    def grows(v: Tensor, scale: float = 1.0, own: float = 0.0) -> Tensor:
+        """scale (A - D) v + own v, in one product and one pass."""
+        if scale == 1:
+            held, turned = weight, back
+        else:
+            held = (
+                degree.new_full((len(graph.source),), scale) if weight is None else scale * weight
+            )
+            turned = held if weight is None else scale * back
+        return product(graph, v, held, turned, own - scale * degree)
 
-    return _advance(u, grows, _most(degree), method, steps, amount)
+    # of no eigenvalue is more than the largest d_i + (A d)_i / d_i: a hub's neighbours are no hubs
+    beside = product(graph, degree[:, None].detach(), weight, back)[:, 0]
+    top = _most(degree + beside / degree.clamp_min(torch.finfo(u.dtype).tiny))
+    if method == "explicit":  # which must not overshoot
+        top = 2 * _most(degree)
+    return _advance(u, grows, top / 2, method, steps, amount)
 
 
 def _advance(
-    u: Tensor, grows: Callable[[Tensor], Tensor], most: float, method: str, steps: int | None,
+    u: Tensor, grows: Callable[..., Tensor], most: float, method: str, steps: int | None,
     amount: Tensor,
 ) -> Tensor:  # fmt: skip
-    """u' = grows(u) for a time ``amount``; ``most`` is the largest outflow of a cell."""
+    """u' = grows(u) for a time ``amount``; ``most`` is the largest outflow of a cell.
+
+    ``grows(v, scale, own)`` is scale times it plus own v.
+    """
     if most == 0:
         return u
     if method == "exact":
-        return chebyshev.exponential(lambda v: -grows(v), u, amount, 2 * most)
+        return chebyshev.exponential(lambda v: grows(v, 2 / most, 2.0), u, amount, 2 * most)
     span = chebyshev.number(amount)
     if method == "explicit":
         needed = max(1, math.ceil(span * most - 1e-6))

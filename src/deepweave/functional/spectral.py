@@ -36,26 +36,25 @@ def decay(u: Tensor, amount: Tensor, dim: int, boundary: str, spacing: float, *,
 
     Shapes: u (..., N, ...), amount () or shaped to broadcast over u, 1 along ``dim`` -> u's shape
     """
-    size = u.shape[dim]
+    dim = dim % u.dim()
+    size, along = u.shape[dim], [-1] + [1] * (u.dim() - 1 - dim)
     amount = amount.to(dtype=u.dtype, device=u.device)
-    if amount.dim():
-        amount = amount.movedim(dim, -1)
-    u = u.movedim(dim, -1)
+    half = size // 2 + 1
     if boundary == "periodic":
-        rate = _rates(size, 2.0, spacing, discrete, u)[: size // 2 + 1]
-        found = torch.fft.irfft(torch.fft.rfft(u) * torch.exp(-amount * rate), n=size)
-        return found.movedim(-1, dim)
+        rate = _rates(size, 2.0, spacing, discrete, u)[:half].view(along)
+        wave = torch.fft.rfft(u, dim=dim) * torch.exp(-amount * rate)
+        return torch.fft.irfft(wave, n=size, dim=dim)
     order, back, turn, sign = _tables(size, u.dtype, u.device)
+    turn, sign = turn.view(along), sign.view(along)
     rate = _rates(size, 1.0, spacing, discrete, u)
     if boundary == "dirichlet":  # the sine of n + 1 half waves stands in the place of N - 1 - n
         u, rate = u * sign, rate.flip(0)
-    half = size // 2 + 1
     both = torch.stack([rate[:half], rate.flip(0)[:half]], -1)  # of n, and of N - n
-    factor = torch.exp(-amount.unsqueeze(-1) * both)
-    wave = torch.fft.rfft(u.index_select(-1, order)) * turn
+    factor = torch.exp(-amount.unsqueeze(-1) * both.view([*along, 2]))
+    wave = torch.fft.rfft(u.index_select(dim, order), dim=dim) * turn
     wave = torch.view_as_complex(torch.view_as_real(wave) * factor) * turn.conj()
-    found = torch.fft.irfft(wave, n=size).index_select(-1, back)
-    return (found * sign if boundary == "dirichlet" else found).movedim(-1, dim)
+    found = torch.fft.irfft(wave, n=size, dim=dim).index_select(dim, back)
+    return found * sign if boundary == "dirichlet" else found
 
 
 def _rates(size: int, waves: float, spacing: float, discrete: bool, like: Tensor) -> Tensor:

@@ -80,14 +80,14 @@ def spread(
     state = _first(graph, infected, runs)
     device, weight = graph.source.device, graph.weight
     back = None if weight is None else weight[graph.back]
-    escape = math.log1p(-infect) if infect < 1 else -math.inf
+    escape = math.log1p(-infect) if infect < 1 else -1e4  # whose exponential is 0
     counts = [_count(state)]
     draws = torch.empty(state.shape, device=device)
     for _ in range(steps):
         ill = state == 1
-        pressure = product(graph, ill.float(), weight, back)
-        chance = torch.where(pressure > 0, -torch.expm1(pressure * escape), 0.0)
-        chance = torch.where(ill, recover, chance.masked_fill_(state == 2, 0.0))
+        chance = product(graph, ill.float(), weight, back)
+        chance.mul_(escape).expm1_().neg_().masked_fill_(state != 0, 0.0)
+        chance.masked_fill_(ill, recover)
         happens = draws.uniform_(generator=generator) < chance
         if kind == "SIS":
             state = state ^ happens

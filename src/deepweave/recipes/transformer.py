@@ -77,7 +77,12 @@ def transformer(
             dw.supervise(model, texts.spec), lambda x: dw.functional.forget(x, forget)
         )
         step = dw.Descent(objective, "AdamW", lr=lr, weight_decay=0.01)
-        hooks = [dw.hooks.Schedule(dw.hooks.cosine, warmup=0.1), dw.hooks.Average(0.99)]
+        hooks = [
+            dw.hooks.Schedule(dw.hooks.cosine, warmup=0.1),
+            dw.hooks.Average(0.99),
+            # what is asked is how many are right: the loss turns up before they stop growing
+            dw.hooks.Validate(texts.validation, monitor="accuracy", maximise=True),
+        ]
         return dw.fit(step, texts, epochs=epochs, batch=batch, seed=number, hooks=hooks, out=folder)
 
     def tune(texts, number, folder):
