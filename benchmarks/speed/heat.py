@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 
 import deepweave as dw
-from benchmarks.harness import compare, save
+from benchmarks.harness import compare, elsewhere, save
 
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # read when numba is loaded: one thread for all
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.speed.heat"
 SIDE, TIME = 512, 1e-3
 
@@ -211,17 +213,23 @@ def smoothing(rounds: int) -> dict[str, Any]:
     }
 
 
+def alone(part: Callable[[int], dict[str, Any]], count: int) -> dict[str, Any]:
+    """A part of the benchmark, on one thread."""
+    torch.set_num_threads(1)
+    return part(count)
+
+
 def measure(rounds: int, peers: int) -> Path:
     """Run everything and save benchmarks/results/heat.json."""
     torch.set_num_threads(1)
     results = grid(rounds)
     results |= kernels(max(3, rounds // 2)) | walkers(max(3, rounds // 2))
-    for part in (smoothing, steppers):
+    # each in a process of its own: what numba leaves behind slows everything after it
+    for part, count in ((smoothing, 3), (steppers, 3), (infections, peers)):
         try:
-            results |= part(3)
+            results |= elsewhere(alone, part, count)
         except ImportError as error:
             print(f"left out: {error}")
-    results |= infections(peers)
     for name, rows in results.items():
         told = {who: {k: v for k, v in row.items() if k != "rounds"} for who, row in rows.items()}
         print(name, told)

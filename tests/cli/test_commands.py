@@ -74,6 +74,8 @@ def test_every_option_is_explained(cli):
         text = cli("run", one.name.replace("_", "-"), "--help").out
         for line in (one.function.__doc__ or "").split("Args:")[1].strip().splitlines():
             name, _, about = line.strip().partition(": ")
+            if not name.isidentifier():  # the line before goes on
+                continue
             assert f"--{name.replace('_', '-')}" in text
             assert " ".join(about.split())[:30] in " ".join(text.split())
 
