@@ -44,7 +44,7 @@ def grid(rounds: int) -> dict[str, Any]:
     rate = np.exp(-((np.pi * np.arange(SIDE)) ** 2) * TIME)
     factor = rate[:, None] * rate
 
-    def scipy(u: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    def scipy(u: np.ndarray, kept: np.ndarray) -> Any:
         return fft.idctn(fft.dctn(u, norm="ortho") * kept, norm="ortho")
 
     def ours(u: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,9 @@ def scores(objective: Any, data: Any, seed: int = 0) -> tuple[dict[str, Any], di
             rows = import_module("deepweave.data.rows")
             some = slice(0, min(MOST, len(data.train)))
             known = import_module("deepweave.core").move(rows.some(data.train.x, some), device)
-            return found, _means(plain(known), data.test, device, seed)
+            with chance.aside(seed):
+                judge = plain(known)
+            return found, _means(judge, data.test, device, seed)
     finally:
         objective.train(was)
 

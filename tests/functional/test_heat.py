@@ -165,7 +165,9 @@ def test_rows_of_a_batch_have_their_own():
     slope = torch.func.grad(lambda k: heat(u[0], 0.3, k).square().sum())(fields[0])
     assert slope.shape == (5, 4)
     members = torch.vmap(lambda k: heat(u[0], 0.3, k, highest=30.0))(fields)
-    assert torch.allclose(members, heat(u[:1], 0.3, fields), atol=1e-12)
+    assert torch.allclose(members, heat(u[:1].expand(3, 5, 4), 0.3, fields), atol=1e-12)
+    both = heat(u, time, fields, highest=30.0)  # a bound that is said is scaled by the time
+    assert torch.allclose(both, heat(u, time, fields), atol=1e-11)
     with pytest.raises(ValueError, match="may not differ from member to member"):
         torch.vmap(lambda k: heat(u[0], 0.3, k))(fields)
 
@@ -203,6 +205,11 @@ class TestGraphs:
             heat(u[:5], 1.0, graph=held)
         with pytest.raises(ValueError, match="a step may be at most"):
             heat(u, 10.0, graph=held, method="explicit", steps=3)
+        ring = torch.stack([torch.arange(12), (torch.arange(12) + 1) % 12])
+        one_way = dw.functional.graph(ring, torch.zeros(12, 1), directed=True)
+        with pytest.raises(ValueError, match="lead one way only"):
+            heat(u, 1.0, graph=one_way)
+        assert heat(u, 1.0, graph=one_way, method="explicit").isfinite().all()
         lone = dw.functional.graph(torch.empty(2, 0), torch.zeros(3, 1))
         assert torch.equal(heat(torch.ones(3), 4.0, graph=lone), torch.ones(3))
 
@@ -215,6 +222,13 @@ class TestEdges:
         assert float((found - step).square().mean()) < 0.2 * float((noisy - step).square().mean())
         assert float(found[8:].mean() - found[:8].mean()) > 0.97
         assert torch.allclose(found.sum(), noisy.sum())
+
+    def test_a_function_without_edges_is_a_number(self):
+        u = drawn(16)
+        for boundary in BOUNDARIES:
+            flat = heat(u, 3.0, torch.ones_like, boundary=boundary, steps=4000)
+            wanted = heat(u, 3.0, torch.ones(16).double(), boundary=boundary)
+            assert torch.allclose(flat, wanted, atol=2e-3)
 
     def test_one_step_is_the_formula(self):
         u, k = drawn(5, 6), 0.7
@@ -252,6 +266,8 @@ class TestEdges:
         (lambda u: heat(u, 1.0, spacing=(1.0,)), "spacing must be 2 positive widths"),
         (lambda u: heat(u, 1.0, spacing=0.0), "spacing must be 2 positive widths"),
         (lambda u: heat(u, 1.0, torch.ones(3)), r"leading axes \(\) .* grid \(4, 5\), got \(3,\)"),
+        (lambda u: heat(u, 1.0, torch.ones(4, 5), highest=0.5), "above highest=0.5, got 1"),
+        (lambda u: heat(u, 1.0, torch.ones(3, 4, 5)), r"leading axes \(\) .* got \(3,\)"),
         (lambda u: heat(u, 1.0, steps=0), "steps must be at least 1, got 0"),
         (
             lambda u: heat(u, 5.0, method="explicit", steps=10),

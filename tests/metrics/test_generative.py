@@ -109,6 +109,14 @@ class TestManifold:
         assert wide.precision.high < same.precision.low
         assert same.density.low < 1 < same.density.high
 
+    def test_far_from_zero_and_images(self):
+        a, b = drawn(300, 2), drawn(300, 2, seed=1)
+        moved = g.manifold(a + 1e4, b + 1e4)
+        assert float(moved.density) == pytest.approx(float(g.manifold(a, b).density), abs=0.05)
+        images = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        found = g.memorised(images[:20], images, torch.rand(20, 1, 4, 4))
+        assert float(found) == 1
+
     def test_copies_are_found(self):
         train, real = drawn(200, 5), drawn(100, 5, seed=1)
         copies = train[:80] + 1e-3 * drawn(80, 5, seed=2)
@@ -152,6 +160,8 @@ def test_compare_has_every_row():
         (lambda x: g.frechet(x * torch.nan, x), "NaN or Inf"),
         (lambda x: g.frechet(x, x), r"groups must lie in 2\.\.4, got 10"),
         (lambda x: g.manifold(x, x, neighbours=9), r"neighbours must lie in 1\.\.8, got 9"),
+        (lambda x: g.c2st(x, x, folds=1), "folds must be at least 2"),
+        (lambda x: g.kid(x, x, subsets=2, size=1), "a size from 2"),
         (lambda x: g.c2st(x, x), "at least 10 samples of each"),
         (lambda x: g.kid(x, x, subsets=2, size=10), "subsets of 10 cannot be drawn of 9"),
     ],

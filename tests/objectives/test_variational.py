@@ -133,7 +133,7 @@ def test_classes_and_a_prior():
     assert float(vae(batch)[0].detach()) > 0
     for wrong, told in (
         (batch[0], "a batch must be"),
-        ((batch[0], batch[1] + 1), r"0\.\.2, got 3"),
+        ((batch[0], batch[1] + 1), r"0\.\.2, got 1\.\.3"),
     ):
         with pytest.raises(ValueError, match=told):
             vae.check(wrong)

@@ -75,20 +75,18 @@ def number(value: Tensor) -> float:
         return float(value.detach())
     except RuntimeError:
         raise ValueError(
-            "heat: under vmap a field of diffusivities (unless highest= is said), or a graph's "
-            "time, may not differ from member to member: how many products are needed hangs on it"
+            "heat: under vmap a field of diffusivities (unless highest= is said), and the time of "
+            "a field or a graph, may not differ from member to member: how many products are "
+            "needed hangs on it"
         ) from None
 
 
 def _coefficients(z: Tensor, count: int) -> Tensor:
     """c_0 to c_(count - 1) by the trapezoid rule, exact to rounding: (count,) float64."""
     points = 2 * count + 2
-    angle = (torch.arange(points, dtype=torch.float64, device=z.device) + 0.5) * (math.pi / points)
-    values = torch.exp(z * (angle.cos() - 1))
-    waves = torch.cos(angle * torch.arange(count, device=z.device)[:, None])
-    scale = torch.full((count,), 2.0 / points, dtype=torch.float64, device=z.device)
-    scale[0] /= 2
-    return (waves @ values) * scale
+    angle = torch.arange(2 * points, dtype=torch.float64, device=z.device) * (math.pi / points)
+    found = torch.fft.rfft(torch.exp(z * (angle.cos() - 1))).real[:count] / points
+    return torch.cat([found[:1] / 2, found[1:]])
 
 
 def solve(product: Product, b: Tensor, low: float, high: float, tolerance: float) -> Tensor:

@@ -45,7 +45,9 @@ def edge_enhancing(
             raise ValueError(f"edge_enhancing: {name} must be positive, got {value}")
     if not (time >= 0 and math.isfinite(time)):
         raise ValueError(f"edge_enhancing: time must be finite and not negative, got {time}")
-    if u.dim() < 2 or not u.is_floating_point():
+    if steps is not None and steps < 1:
+        raise ValueError(f"edge_enhancing: steps must be at least 1, got {steps}")
+    if u.dim() < 2 or min(u.shape[-2:]) < 2 or not u.is_floating_point():
         raise ValueError(f"edge_enhancing: u must be (..., H, W) of floating-point numbers, got "
                          f"{tuple(u.shape)} of {u.dtype}")  # fmt: skip
     steps = max(1, math.ceil(time / LIMIT - 1e-9)) if steps is None else steps

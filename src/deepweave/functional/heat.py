@@ -91,7 +91,9 @@ def heat(
     found = torch.as_tensor(diffusivity, dtype=u.dtype, device=u.device)
     _not_negative("diffusivity", found)
     field = found.dim() >= axes and tuple(found.shape[-axes:]) == grid and found.dim() > 0
-    if not field:
+    if field:
+        _leads(found[(..., *[0] * axes)], u, axes)
+    else:
         _leads(found, u, axes)
         found = found.view(*found.shape, *[1] * axes)
     if time.dim():
@@ -101,6 +103,9 @@ def heat(
         for axis, width in zip(range(-axes, 0), widths):
             u = decay(u, found * time, axis, boundary, width, discrete=lattice)
         return u
+    if highest is not None and looking(found) and bool((found > highest * (1 + 1e-6)).any()):
+        top = float(found.detach().amax())
+        raise ValueError(f"heat: no D may be above highest={highest:g}, got {top:.4g}")
     amount = time
     if time.dim():  # every row of a batch has its own: it is put into D
         found, amount = found * time, time.new_ones(())
@@ -111,6 +116,8 @@ def heat(
     else:
         walls = 4 if boundary == "dirichlet" else 2
         most = highest * sum(walls / width**2 for width in widths)
+        if time.dim():
+            most *= chebyshev.number(time.amax())
 
     def grows(v: Tensor, scale: float = 1.0, own: float = 0.0) -> Tensor:
         found = stencil.laplacian(v, across, boundary)
@@ -157,13 +164,16 @@ def _nonlinear(
         )
     if time.dim():
         raise ValueError("heat: with a diffusivity that depends on u there is one time for all")
-    limit = 1 / sum(2 / width**2 for width in widths)  # D is at most D(0), which must be at most 1
+    walls = 4 if boundary == "dirichlet" else 2
+    limit = 1 / sum(walls / width**2 for width in widths)
+    if looking(time):  # D is taken to be largest where nothing slopes
+        top = float(diffusivity(torch.zeros(1, dtype=u.dtype, device=u.device)).detach())
+        limit = limit / max(top, 1e-30)
     if steps is None:
         steps = max(1, math.ceil(chebyshev.number(time) / limit - 1e-9))
     step = time / steps
     if looking(step):
-        top = float(diffusivity(torch.zeros(1, dtype=u.dtype, device=u.device)))
-        _stable(float(time), steps, limit / max(top, 1e-30))
+        _stable(float(time.detach()), steps, limit)
     for _ in range(steps):
         across = stencil.through_slopes(u, diffusivity, axes, boundary, widths)
         u = u + step * stencil.laplacian(u, across, boundary)
@@ -183,9 +193,16 @@ def _on_graph(
     if amount.dim():
         raise ValueError(f"heat: on a graph time and D are numbers, got {tuple(amount.shape)}")
     _not_negative("diffusivity", amount)
+    if method != "explicit" and looking(u) and not _even(graph):
+        raise ValueError(
+            "heat: on a graph whose edges lead one way only, or weigh more one way, take "
+            'method="explicit"'
+        )
     weight = None if graph.weight is None else graph.weight.to(u.dtype)
     back = None if weight is None else weight[graph.back]
-    degree = graph.degree.to(u.dtype)
+    degree = graph.degree
+    if degree.dtype != u.dtype:  # exact in u's own digits, so that nothing is lost
+        degree = product(graph, u.new_ones(graph.nodes, 1), weight, back)[:, 0]
 
     def grows(v: Tensor, scale: float = 1.0, own: float = 0.0) -> Tensor:
         """scale (A - D) v + own v, in one product and one pass."""
@@ -195,7 +212,7 @@ def _on_graph(
             held = (
                 degree.new_full((len(graph.source),), scale) if weight is None else scale * weight
             )
-            turned = held if weight is None else scale * back
+            turned = held if back is None else scale * back
         return product(graph, v, held, turned, own - scale * degree)
 
     # of no eigenvalue is more than the largest d_i + (A d)_i / d_i: a hub's neighbours are no hubs
@@ -214,8 +231,9 @@ def _advance(
 
     ``grows(v, scale, own)`` is scale times it plus own v.
     """
-    if most == 0:
+    if most == 0 and not amount.requires_grad and not torch.is_grad_enabled():
         return u
+    most = max(most, 1e-30)
     if method == "exact":
         return chebyshev.exponential(lambda v: grows(v, 2 / most, 2.0), u, amount, 2 * most)
     span = chebyshev.number(amount)
@@ -235,6 +253,15 @@ def _advance(
         b = u if share == 1 else u + (1 - share) * part * grows(u)
         u = chebyshev.solve(lambda v: v - share * part * grows(v), b, 1.0, high, tolerance)
     return u
+
+
+def _even(graph: Graph) -> bool:
+    """Whether every edge leads both ways and weighs as much."""
+    forth = graph.target * graph.nodes + graph.source
+    back = graph.source * graph.nodes + graph.target
+    one, other = forth.argsort(stable=True), back.argsort(stable=True)
+    same = torch.equal(forth[one], back[other])
+    return same and (graph.weight is None or torch.equal(graph.weight[one], graph.weight[other]))
 
 
 def _stable(time: float, steps: int, limit: float) -> None:
@@ -264,9 +291,11 @@ def _checked(u: Tensor, method: str, boundary: str, steps: int | None) -> None:
 
 
 def _not_negative(name: str, value: Tensor) -> None:
-    if looking(value) and bool((~(value >= 0) | value.isinf()).any()):
-        raise ValueError(f"heat: {name} must be finite and not negative, got "
-                         f"{float(value.detach().min()):.4g}")  # fmt: skip
+    if looking(value):
+        wrong = ~(value >= 0) | value.isinf()
+        if bool(wrong.any()):
+            first = float(value.detach().reshape(-1)[int(wrong.reshape(-1).int().argmax())])
+            raise ValueError(f"heat: {name} must be finite and not negative, got {first:.4g}")
 
 
 def _leads(value: Tensor, u: Tensor, axes: int) -> None:

@@ -73,6 +73,8 @@ class Bernoulli:
 class Gaussian:
     """Real values: a mean each, with a standard deviation that is given, or learned.
 
+    A learned one is held between about 0.001 and 148: standardise what lies beyond.
+
     >>> Gaussian(1.0).nll(torch.zeros(1, 1, 2), torch.zeros(1, 2))  # log 2 pi
     tensor([1.8379])
     """
@@ -113,7 +115,7 @@ class Gaussian:
         mean = x.mean(0)
         if self.std is not None:
             return mean[None]
-        return torch.stack([mean, _hard(x.std(0).clamp_min(1e-3))])
+        return torch.stack([mean, _hard(x.std(0, correction=0).clamp_min(1e-3))])
 
     def check(self, x: Tensor) -> None:
         """Any finite values will do."""
@@ -149,7 +151,7 @@ class Logistic:
         above, below = ((x + d - said[:, 0]) * scale for d in (half, -half))
         # log(s(a) - s(b)) = log s(a) + log s(-b) + log(1 - e^(b - a)), of which nothing cancels
         inside = F.logsigmoid(above) + F.logsigmoid(-below)
-        inside = inside + torch.log(-torch.expm1(below - above))
+        inside = inside + torch.log(-torch.expm1(-2 * half * scale))
         log_p = torch.where(
             x < half, F.logsigmoid(above), torch.where(x > 1 - half, F.logsigmoid(-below), inside)
         )
@@ -167,7 +169,7 @@ class Logistic:
 
     def marginal(self, x: Tensor) -> Tensor:
         """Each value's mean and the log of its scale. Shapes: (N, ...) -> (2, ...)"""
-        scale = x.std(0) * math.sqrt(3) / math.pi
+        scale = x.std(0, correction=0) * math.sqrt(3) / math.pi
         return torch.stack([x.mean(0), _hard(scale.clamp_min(0.1 / (self.levels - 1)))])
 
     def check(self, x: Tensor) -> None:

@@ -80,7 +80,7 @@ def spread(
     state = _first(graph, infected, runs)
     device, weight = graph.source.device, graph.weight
     back = None if weight is None else weight[graph.back]
-    escape = math.log1p(-infect) if infect < 1 else -1e4  # whose exponential is 0
+    escape = math.log1p(-infect) if infect < 1 else -math.inf  # 0 of it is NaN: never below
     counts = [_count(state)]
     draws = torch.empty(state.shape, device=device)
     for _ in range(steps):
@@ -111,9 +111,10 @@ def _first(graph: Graph, infected: Tensor, runs: int) -> Tensor:
                              f"{tuple(infected.shape)}")  # fmt: skip
         mask = infected if infected.dim() == 2 else infected[:, None].expand(-1, runs)
         return mask.to(torch.int8).clone()
-    if infected.dim() != 1 or infected.is_floating_point():
+    if infected.dim() != 1 or infected.is_floating_point() or infected.dtype == torch.uint8:
         raise ValueError(
-            f"spread: infected must be numbers of nodes (k,), got {tuple(infected.shape)}"
+            "spread: infected must be a mask, or numbers of nodes (k,) of int64, got "
+            f"{tuple(infected.shape)} of {infected.dtype}"
         )
     if len(infected) and not 0 <= int(infected.min()) <= int(infected.max()) < nodes:
         raise ValueError(f"spread: nodes must lie in 0..{nodes - 1}, got {infected.tolist()[:5]}")

@@ -54,12 +54,19 @@ def through_slopes(
 ) -> list[Tensor]:
     """Conductances where D depends on the slope at each face: D(|u_(i+1) - u_i| / h).
 
-    Walls let nothing through. Shapes: as of :func:`conductances`
+    A wall that is held at zero is half a cell away. Shapes: as of :func:`conductances`
     """
     found = []
     for axis, width in zip(range(-axes, 0), spacing):
         slope = widened(u, axis, boundary).diff(dim=axis).abs() / width
+        wall = None
+        if boundary == "dirichlet":
+            place = torch.arange(slope.shape[axis], device=slope.device)
+            wall = (place == 0) | (place == slope.shape[axis] - 1)
+            wall = wall.view(-1, *[1] * (-axis - 1))
+            slope = torch.where(wall, 2 * slope, slope)
         inner: Tensor = diffusivity(slope)  # type: ignore[operator]
+        inner = inner if wall is None else torch.where(wall, 2 * inner, inner)
         if boundary == "neumann":
             size = inner.shape[axis]
             inner = F.pad(inner.narrow(axis, 1, size - 2), [*[0, 0] * (-axis - 1), 1, 1])

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from deepweave.functional.stencil import laplacian, outflow, widened
 
@@ -25,7 +26,7 @@ def random_walker(
     """The probability of each label at each pixel, from a few pixels that are labelled by hand.
 
     A walker at a pixel steps to a neighbour with a probability proportional to
-    exp(-beta (g - g')^2 / (10 s)), g the grey values, s their standard deviation; p_k is the
+    exp(-beta |g - g'|^2 / (10 s sqrt(C))), g the C values, s their standard deviation; p_k is the
     probability that the first seed it meets has label k. It is the steady state of diffusion with
     that conductance, p_k held at 1 on the seeds of k and at 0 on the others:
     div(w grad p) = 0, solved by conjugate gradients. There are slopes in the image.
@@ -54,7 +55,7 @@ def random_walker(
     values = image if channels else image[None]
     axes = len(grid)
     spread = values.std(correction=0)
-    scale = torch.where(spread > 0, beta / (10 * spread), 0.0)
+    scale = torch.where(spread > 0, beta / (10 * spread * math.sqrt(len(values))), 0.0)
     across = []
     for axis in range(-axes, 0):
         steps = widened(values, axis, "neumann").diff(dim=axis).square().sum(0)
@@ -87,12 +88,16 @@ class _Implicit(torch.autograd.Function):
     """A^-1 r at r = 0, for a symmetric A: nothing forward, A^-1 of the slope backward."""
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, solved: Any) -> Tensor:
-        ctx.solved = solved
+    def forward(left: Tensor, solved: Any) -> Tensor:
         return torch.zeros_like(left)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.solved = inputs[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return ctx.solved(grads[0]), None
 
 
@@ -119,6 +124,8 @@ def _conjugate(
         guess = inverse * left
         before, size = size, dot(left, guess)
         step = guess + size / before.clamp_min(tiny) * step
+    if bool((size <= goal).all()):
+        return x
     rest = math.sqrt(float((size / goal.clamp_min(tiny)).max())) * tolerance
     raise ValueError(
         f"random_walker: after {iterations} iterations the residual is still {rest:.2g} of the "

@@ -26,7 +26,8 @@ def frechet(
     Shapes: samples (N, D), real (M, D)
 
     Raises:
-        ValueError: samples of different shapes, fewer than two (or than groups), not finite.
+        ValueError: samples of different shapes, fewer than two or than twice the groups, not
+            finite.
 
     Source: Heusel et al., GANs trained by a two time-scale update rule converge to a local Nash
     equilibrium, 2017; Dowson & Landau, The Fréchet distance between multivariate normal

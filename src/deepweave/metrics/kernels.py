@@ -33,6 +33,11 @@ def rows(name: str, x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tenso
     return x, y.to(x.dtype)
 
 
+def apart(x: Tensor, y: Tensor) -> Tensor:
+    """Distances of all pairs, (N, M), from differences: products of large numbers cancel."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def mmd(
     samples: Tensor, real: Tensor, *, widths: Sequence[float] = (0.5, 1.0, 2.0),
     confidence: float | None = 0.95, permutations: int = 500, seed: int = 0,
@@ -59,7 +64,7 @@ def mmd(
     both = torch.cat([x, y])
     if len(both) > MOST:
         raise ValueError(f"mmd: at most {MOST:,} samples together, got {len(both):,}")
-    square = torch.cdist(both, both).square()
+    square = apart(both, both).square()
     own = square[len(x) :, len(x) :]
     middle = own[*torch.triu_indices(len(y), len(y), 1)].median().clamp_min(1e-12)
     gram = torch.stack([torch.exp(-square / (2 * middle * w**2)) for w in widths]).mean(0).double()
@@ -93,6 +98,8 @@ def kid(
     gram = (both @ both.mT / both.shape[1] + 1) ** degree
     if subsets is None:
         return _unbiased(gram, len(x), confidence, 0, seed)
+    if subsets < 1 or size < 2:
+        raise ValueError(f"kid: needs subsets from 1 and a size from 2, got {subsets} and {size}")
     if size > min(len(x), len(y)):
         raise ValueError(f"kid: subsets of {size} cannot be drawn of {len(x)} and {len(y)} samples")
     random = np.random.RandomState(seed)  # as in the libraries that report it

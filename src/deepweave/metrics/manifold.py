@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepweave.metrics.curves import auc
-from deepweave.metrics.kernels import rows
+from deepweave.metrics.kernels import apart, rows
 from deepweave.metrics.score import Score
 from deepweave.metrics.uncertainty import quantile, wilson
 
@@ -54,7 +54,7 @@ def manifold(
         raise ValueError(
             f"manifold: neighbours must lie in 1..{min(len(x), len(y)) - 1}, got {neighbours}"
         )
-    far = torch.cdist(x, y)
+    far = apart(x, y)
     balls = _reach(y, neighbours)
     inside = far <= balls
     held = far <= _reach(x, neighbours)[:, None]
@@ -93,6 +93,7 @@ def memorised(
     1.0
     """
     x, y = rows("memorised", samples, real)
+    train = train.flatten(1) if train.dim() > 1 else train[:, None]
     near = [_nearest(one, rows("memorised", one, train)[1]) for one in (x, y)]
     truth = torch.cat([torch.ones(len(x)), torch.zeros(len(y))]).long()
     distance = torch.cat(near)
@@ -102,8 +103,8 @@ def memorised(
 
 def _reach(x: Tensor, neighbours: int) -> Tensor:
     """The distance of each to its k-th nearest other."""
-    return torch.cdist(x, x).kthvalue(neighbours + 1, 1).values
+    return apart(x, x).kthvalue(neighbours + 1, 1).values
 
 
 def _nearest(x: Tensor, y: Tensor, step: int = 2048) -> Tensor:
-    return torch.cat([torch.cdist(part, y).min(1).values for part in x.split(step)])
+    return torch.cat([apart(part, y).min(1).values for part in x.split(step)])

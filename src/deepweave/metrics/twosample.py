@@ -34,6 +34,8 @@ def c2st(
     >>> float(c2st(x[:100] + 4, x[100:])) > 0.95
     True
     """
+    if folds < 2:
+        raise ValueError(f"c2st: folds must be at least 2, got {folds}")
     x, y = rows("c2st", samples, real, 2 * folds)
     random = torch.Generator().manual_seed(seed)
     size = min(len(x), len(y)) // folds * folds

@@ -176,6 +176,8 @@ def shaped(sizes: Any, latent: int, widths: Sequence[int], name: str) -> tuple[i
 def joined(x: Tensor, told: Tensor | None, classes: int, name: str) -> Tensor:
     """Features with what the network is told beside them."""
     if not classes:
+        if told is not None:
+            raise ValueError(f"{name}: made with classes=0, but told {tuple(told.shape)}")
         return x
     if told is None or told.shape != (len(x), classes):
         got = None if told is None else tuple(told.shape)

@@ -18,7 +18,8 @@ ROUNDS = 8
 
 
 class Spectral(nn.Module):
-    """A weight divided by its largest singular value, so that a layer stretches nothing.
+    """A weight divided by the largest singular value of its flattened form: a dense layer then
+    stretches by about 1 at most, a convolution by what its places add up to.
 
     The value is found by rounds of power iteration from a fixed start. Nothing is kept from step
     to step: it works under ``vmap`` and ``functional_call``.

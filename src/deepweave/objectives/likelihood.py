@@ -168,7 +168,7 @@ def independent(x: Tensor, levels: int | None = None) -> Callable[[Batch], dict[
         return x if levels is None else x * (levels - 1) + torch.rand_like(x)
 
     known = spread(x)
-    mean, scale = known.mean(0), known.std(0).clamp_min(1e-3)
+    mean, scale = known.mean(0), known.std(0, correction=0).clamp_min(1e-3)
 
     def judge(batch: Batch) -> dict[str, Tensor]:
         x = _parts(batch)[0]

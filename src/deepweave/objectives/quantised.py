@@ -121,14 +121,24 @@ class VQVAE(Objective):
         self.likelihood.check(x)
         if weight is not None and weight.shape != (len(x),):
             raise ValueError(f"VQVAE: weight must be ({len(x)},), got {tuple(weight.shape)}")
-        with chance.aside(0), torch.no_grad():
-            z = self.encoder(x)
-            if z.dim() < 2 or z.shape[1] != self.codebook.features:
-                raise ValueError(
-                    f"VQVAE: the encoder must give (B, {self.codebook.features}, ...), got "
-                    f"{tuple(z.shape)}"
-                )
-            said = self.decoder(z)
+        was = self.training
+        self.eval()
+        try:
+            with chance.aside(0), torch.no_grad():
+                z = self.encoder(x)
+                if z.dim() < 2 or z.shape[1] != self.codebook.features:
+                    raise ValueError(
+                        f"VQVAE: the encoder must give (B, {self.codebook.features}, ...), got "
+                        f"{tuple(z.shape)}"
+                    )
+                said = self.decoder(z)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"VQVAE: the networks cannot take {tuple(x.shape)}: {reason}"
+            ) from None
+        finally:
+            self.train(was)
         wanted = (len(x), self.likelihood.numbers, *x.shape[1:])
         if said.shape != wanted:
             raise ValueError(f"VQVAE: the decoder must give {wanted}, got {tuple(said.shape)}")

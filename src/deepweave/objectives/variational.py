@@ -110,8 +110,12 @@ class VAE(Objective):
         kl = self.divergence(z, mean, log_var)
         cost = kl
         if self.free:
-            each = kl_normal(mean, log_var).mean(0).clamp_min(self.free)
-            cost = each.sum().expand_as(kl)
+            each = kl_normal(mean, log_var)
+            if weight is None:
+                each = each.mean(0)
+            else:
+                each = (each * weight[:, None]).sum(0) / weight.sum().clamp_min(1e-30)
+            cost = each.clamp_min(self.free).sum().expand_as(kl)
         loss = reconstruction + self.beta.to(kl.dtype) * cost
         logs = {
             "reconstruction": weighted_mean(reconstruction.detach(), weight),
@@ -235,15 +239,27 @@ class VAE(Objective):
         if not x.isfinite().all():
             raise ValueError(f"VAE: {int((~x.isfinite()).sum())} of the inputs are not finite")
         self.likelihood.check(x)
-        if self.classes and y is not None and not 0 <= int(y.min()) <= int(y.max()) < self.classes:
-            raise ValueError(f"VAE: classes must lie in 0..{self.classes - 1}, got {int(y.max())}")
-        if weight is not None and weight.shape != (len(x),):
-            raise ValueError(f"VAE: weight must be ({len(x)},), got {tuple(weight.shape)}")
+        if self.classes and y is not None:
+            if y.is_floating_point():
+                raise ValueError(f"VAE: classes must be numbers of int64, got {y.dtype}")
+            low, high = int(y.min()), int(y.max())
+            if low < 0 or high >= self.classes:
+                told = f"{low}..{high}"
+                raise ValueError(f"VAE: classes must lie in 0..{self.classes - 1}, got {told}")
+        if weight is not None and (weight.shape != (len(x),) or bool((weight < 0).any())):
+            raise ValueError(
+                f"VAE: weight must be ({len(x)},), not below 0, got {tuple(weight.shape)}"
+            )
         was = self.training
         self.eval()
         try:
             with chance.aside(0), torch.no_grad():
-                mean, _ = self.encode(x, y)
+                mean, log_var = self.encode(x, y)
+                if mean.dim() != 2 or mean.shape[1] < 1 or log_var.shape != mean.shape:
+                    raise ValueError(
+                        f"VAE: the encoder must give (B, 2 latent), got means {tuple(mean.shape)} "
+                        f"and log variances {tuple(log_var.shape)}"
+                    )
                 said = self.decode(mean, y)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
@@ -253,10 +269,6 @@ class VAE(Objective):
         wanted = (len(x), self.likelihood.numbers, *x.shape[1:])
         if said.shape != wanted:
             raise ValueError(f"VAE: the decoder must give {wanted}, got {tuple(said.shape)}")
-        if mean.dim() != 2 or mean.shape[1] < 1:
-            raise ValueError(
-                f"VAE: the encoder must give (B, 2 latent), got a mean {tuple(mean.shape)}"
-            )
 
 
 class IWAE(VAE):
