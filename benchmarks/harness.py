@@ -93,7 +93,7 @@ def machine() -> dict[str, Any]:
     for name in ("deepweave", "torch", "numpy", "scikit-learn", "torchmetrics", "pytorch-lightning",
                  "keras", "skorch", "accelerate", "fastai", "monai",
                  "torch_geometric", "x-transformers", "transformers",
-                 "zuko", "nflows", "normflows"):  # fmt: skip
+                 "zuko", "nflows", "normflows", "diffusers", "torchcfm", "POT"):  # fmt: skip
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

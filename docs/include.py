@@ -23,6 +23,7 @@ PARTS += ("nn.attention", "nn.transformer", "nn.language", "nn.translator", "nn.
 PARTS += ("nn.generation", "nn.aligner", "objectives.tokens", "metrics.tokens", "metrics.edits")
 PARTS += ("metrics.translation", "data.text", "data.tokens", "data.sequences", "data.ragged")
 PARTS += ("data.rows", "nn.bert")
+PARTS += ("functional.schedule", "functional.samplers", "functional.chain")
 
 
 def source(path: str, name: str) -> str:

@@ -298,6 +298,35 @@ def density(name: str, samples: int = 12, seed: int = 0) -> tuple[dw.Objective, 
     return one.method(one.make()), one.batch(samples, seed)
 
 
+# diffusion over any model of rows: the level and the class stand beside the inputs
+DIFFUSIONS: dict[str, Callable[[nn.Module], dw.Objective]] = {
+    "Denoise": lambda m: dw.Denoise(dw.nn.Told(m), shape=(6,), centre=0.0),
+    "Denoise, noise, cosine, min-SNR": lambda m: dw.Denoise(
+        dw.nn.Told(m), dw.functional.Schedule("cosine", data=1.0), "noise", weight="min-snr",
+        shape=(6,), centre=0.0,
+    ),
+    "Denoise, flow matching": lambda m: dw.Denoise(
+        dw.nn.Told(m), dw.functional.Schedule("straight", data=1.0), "flow", shape=(6,), centre=0.0
+    ),
+    "Denoise, bound": lambda m: dw.Denoise(
+        dw.nn.Told(m), dw.functional.Schedule("loguniform", 0.3, data=1.0), weight="bound",
+        shape=(6,), centre=0.0,
+    ),
+    "Denoise of classes": lambda m: dw.Denoise(
+        dw.nn.Told(m, classes=3), classes=3, shape=(6,), centre=0.0
+    ),
+}  # fmt: skip
+ROWS = [name for name, one in MODELS.items() if one.shape == (6,) and one.rows is None]
+
+
+def diffusion(name: str, model: str, samples: int = 32) -> tuple[dw.Objective, Any]:
+    """Diffusion over a model of rows, and a batch for it."""
+    told = 3 if "classes" in name else 0
+    method = DIFFUSIONS[name](MODELS[model].make(((6 + 8 + told,), 6)))
+    x = _x(samples, 6)
+    return method, (x, _y(3, samples)) if told else x
+
+
 def pixelwise(method: Method, model: Model) -> nn.Module:
     """A model for every pixel: the vector model over the channels of an image."""
     return PerPixel(model.make(((6,), method.outputs)))
@@ -362,7 +391,8 @@ def page() -> str:
         "tables in `tests/contracts/tables.py`, which the tests run cell by cell: a cell that does",
         "not work is a strict expected failure there and says why here.",
         "",
-        f"{len(crossings()) + len(DENSITIES) * len(RUNNERS)} crossings run in the default suite.",
+        f"{len(crossings()) + (len(DENSITIES) + len(DIFFUSIONS) * len(ROWS)) * len(RUNNERS):,} "
+        "crossings run in the default suite.",
         "What does not go together is refused with a clear error before any work; the numbers say",
         "why:",
         "",
@@ -390,7 +420,12 @@ def page() -> str:
     lines += ["| objective, model | " + " | ".join(RUNNERS) + " |"]
     lines += ["|---" * (len(RUNNERS) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join("yes" for _ in RUNNERS) + " |" for name in DENSITIES]
-    return "\n".join([*lines, ""])
+    lines.append("")
+    lines += ["## Diffusion", "", "Over any model of rows, by `nn.Told`, and every runner:", ""]
+    lines += ["| objective | " + " | ".join(ROWS) + " |", "|---" * (len(ROWS) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join("yes" for _ in ROWS) + " |" for name in DIFFUSIONS]
+    lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -169,3 +169,10 @@ def test_compare_has_every_row():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(drawn(9, 3))
+
+
+def test_images_are_compared_with_training_images_too():
+    x = torch.rand(90, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = g.compare(x[:30], x[30:60], x[60:], x[:60])["memorised"][0]
+    flat = x.flatten(1)
+    assert float(found) == float(g.memorised(flat[:30], flat[:60], flat[30:60]))

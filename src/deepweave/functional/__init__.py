@@ -90,6 +90,7 @@ from deepweave.functional.messages import (
     segment_sum,
 )
 from deepweave.functional.overlap import dice, jaccard, tversky
+from deepweave.functional.pairing import pair
 from deepweave.functional.penalties import (
     elastic_net,
     elastic_net_threshold,
@@ -114,6 +115,8 @@ from deepweave.functional.routing import (
     self_route,
     squash,
 )
+from deepweave.functional.samplers import ancestral, dpm, euler, heun
+from deepweave.functional.schedule import Schedule
 from deepweave.functional.splines import rational_quadratic
 from deepweave.functional.spread import Spread, spread
 from deepweave.functional.walker import random_walker
@@ -121,11 +124,13 @@ from deepweave.functional.walker import random_walker
 __all__ = [
     "Graph",
     "Padded",
+    "Schedule",
     "Spread",
     "absolute_error",
     "additive",
     "affine",
     "aggregate",
+    "ancestral",
     "attend",
     "backwards",
     "binary_cross_entropy",
@@ -137,11 +142,13 @@ __all__ = [
     "cross_entropy",
     "delta_orthogonal",
     "dice",
+    "dpm",
     "edge_enhancing",
     "elastic_net",
     "elastic_net_threshold",
     "elu",
     "erase",
+    "euler",
     "fans",
     "flip",
     "flip_update",
@@ -162,6 +169,7 @@ __all__ = [
     "he",
     "he_uniform",
     "heat",
+    "heun",
     "hinge",
     "huber",
     "info_nce",
@@ -190,6 +198,7 @@ __all__ = [
     "orthogonality",
     "output_size",
     "pad",
+    "pair",
     "perona_malik",
     "poisson_nll",
     "pool",

@@ -1,25 +1,30 @@
 """From noise to data: ways to solve dy/ds = (y - x(y, s)) / s from the highest level down to 0.
 
-``denoise(y, s)`` is what the data is expected to be, E[x | y], with s a scalar tensor. Levels are a
-decreasing sequence that ends in 0 (``Schedule.levels`` of :mod:`.diffusion`). Each is a
-plain loop without a look at any number, so that it runs on a device without waiting, and under
-``vmap``.
+``denoise(y, s)`` is what the data is expected to be, E[x | y], with s a scalar tensor. Levels fall
+and end in 0 (:meth:`deepweave.functional.schedule.Schedule.levels`). Each is a plain loop without a
+look at any number of y, so that it runs on a device without waiting, and under ``vmap``.
 
 | sampler | network calls for n steps | order |
 |---|---:|---|
 | ``euler`` (DDIM) | n | 1 |
 | ``heun`` (EDM) | 2 n - 1 | 2 |
 | ``dpm`` (DPM-Solver++ 2M) | n | 2 |
-| ``ancestral`` (DDPM with churn = 1) | n | stochastic |
+| ``ancestral`` (DDPM with churn = 1) | n | 1, with chance |
+
+The first three are exact solvers of one flow, in the limit of many steps; the order is how fast
+they get there. Guidance doubles the calls.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from deepweave.functional.reduction import looking
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,7 +50,9 @@ def euler(denoise: Denoise, y: Tensor, levels: Tensor) -> Tensor:
 def heun(denoise: Denoise, y: Tensor, levels: Tensor) -> Tensor:
     """Euler's step, then the mean of the slopes at both ends; the last step is Euler's.
 
-    Source: Karras et al., 2022.
+    Shapes: y (B, ...), levels (n + 1,) -> (B, ...)
+
+    Source: Karras et al., Elucidating the design space of diffusion-based generative models, 2022.
     """
     now = _numbers(y, levels)
     for place, (s, after) in enumerate(pairwise(now)):
@@ -62,7 +69,9 @@ def dpm(denoise: Denoise, y: Tensor, levels: Tensor) -> Tensor:
     """DPM-Solver++ of second order, from the last two steps: one call a step.
 
     With h = log(s / s'), y' = (s' / s) y + (1 - e^-h) D, D = (1 + 1 / 2r) x - x_before / 2r,
-    r = h_before / h; the first and the last step are of first order.
+    r = h_before / h; the first step is of first order, and so is the last, to s = 0.
+
+    Shapes: y (B, ...), levels (n + 1,) -> (B, ...)
 
     Source: Lu et al., DPM-Solver++: fast solver for guided sampling, 2022.
     """
@@ -88,9 +97,15 @@ def ancestral(
     """Some of the noise is taken off and drawn anew: DDPM at churn 1, DDIM at 0.
 
     The posterior of y' given y and x has the variance v = s'^2 (1 - s'^2 / s^2):
-    y' = x + sqrt(s'^2 - churn^2 v) (y - x) / s + churn sqrt(v) e.
+    y' = x + sqrt(s'^2 - churn^2 v) (y - x) / s + churn sqrt(v) e. churn is the eta of DDIM.
 
-    Source: Ho, Jain & Abbeel, Denoising diffusion probabilistic models, 2020.
+    Shapes: y (B, ...), levels (n + 1,) -> (B, ...)
+
+    Raises:
+        ValueError: a churn outside [0, 1].
+
+    Source: Ho, Jain & Abbeel, Denoising diffusion probabilistic models, 2020; Song, Meng & Ermon,
+    Denoising diffusion implicit models, 2021.
     """
     if not 0 <= churn <= 1:
         raise ValueError(f"ancestral: churn must lie in [0, 1], got {churn}")
@@ -110,15 +125,24 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 
 
 def calls(sampler: str, steps: int) -> int:
-    """How many network calls a sampler makes.
+    """How many network calls a sampler makes, without guidance.
 
     >>> calls("heun", 10), calls("dpm", 10)
     (19, 10)
     """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"calls: sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
 def _numbers(y: Tensor, levels: Tensor) -> Sequence[Tensor]:
+    """The levels one by one, where y is; those on the CPU are looked at."""
     if levels.dim() != 1 or len(levels) < 2:
         raise ValueError(f"sampler: levels must be (n + 1,), got {tuple(levels.shape)}")
+    if looking(levels):
+        rough = levels.double()
+        if not (bool((rough.diff() < 0).all()) and float(rough[0]) < math.inf):
+            raise ValueError("sampler: levels must be finite and fall from step to step")
+        if float(rough[-1]) != 0:
+            raise ValueError(f"sampler: levels must end in 0, got {float(rough[-1]):.4g}")
     return levels.to(device=y.device, dtype=y.dtype).unbind()

@@ -93,8 +93,8 @@ def memorised(
     1.0
     """
     x, y = rows("memorised", samples, real)
-    train = train.flatten(1) if train.dim() > 1 else train[:, None]
-    near = [_nearest(one, rows("memorised", one, train)[1]) for one in (x, y)]
+    known = rows("memorised", samples, train)[1]
+    near = [_nearest(one, known.to(one.dtype)) for one in (x, y)]
     truth = torch.cat([torch.ones(len(x)), torch.zeros(len(y))]).long()
     distance = torch.cat(near)
     found = auc(-distance / distance.abs().max().clamp_min(1e-30), truth, confidence=confidence)

@@ -62,7 +62,7 @@ from deepweave.nn.shortcuts import SqueezeExcitation, StochasticDepth
 from deepweave.nn.summary import Summary, summary
 from deepweave.nn.transformer import Block, Blocks, FeedForward
 from deepweave.nn.translator import Translator, translator
-from deepweave.nn.unet import denoiser, unet
+from deepweave.nn.unet import Told, denoiser, unet
 from deepweave.nn.vgg import vgg
 
 __all__ = [
@@ -131,6 +131,7 @@ __all__ = [
     "StandardNormal",
     "StochasticDepth",
     "Summary",
+    "Told",
     "Translator",
     "activation_layer",
     "affine_flow",

@@ -19,7 +19,8 @@ from deepweave.nn.dropout import Dropout
 class Moment(nn.Module):
     """What a network knows of the noise level, and perhaps the class: a vector for each sample.
 
-    Waves of the level (their frequencies fixed, 1 to 64 turns), two dense layers.
+    Waves of the level (fixed, a hundredth to ten turns from one to the next whole number), then two
+    dense layers.
 
     Shapes: level (B,), told (B, classes) -> (B, features)
     """
@@ -29,15 +30,13 @@ class Moment(nn.Module):
     def __init__(self, features: int, classes: int, waves: int = 16):
         super().__init__()
         self.classes = classes
-        turns = 2 * math.pi * torch.logspace(-2, 1, waves)
-        self.register_buffer("frequencies", turns, persistent=False)
+        self.register_buffer("frequencies", _turns(waves), persistent=False)
         self.first = nn.Linear(2 * waves, features)
         self.second = nn.Linear(features, features)
         self.told = nn.Linear(classes, features, bias=False) if classes else None
 
     def forward(self, level: Tensor, told: Tensor | None = None) -> Tensor:
-        angle = level[:, None] * self.frequencies.to(level.dtype)
-        found = F.silu(self.first(torch.cat([angle.cos(), angle.sin()], 1)))
+        found = F.silu(self.first(_waves(level, self.frequencies)))
         if self.told is not None:
             if told is None:
                 raise ValueError(f"denoiser: it must be told classes (B, {self.classes})")
@@ -101,7 +100,7 @@ class UNet(nn.Module):
         self.moment = Moment(features, classes)
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        inputs, kept = widths[0], [widths[0]]
+        inputs, kept = widths[0], []
         for width in widths:
             part = nn.ModuleList()
             for _ in range(blocks):
@@ -122,6 +121,7 @@ class UNet(nn.Module):
         self.norm = nn.GroupNorm(_groups(inputs), inputs)
         self.leave = nn.Conv2d(inputs, channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor, level: Tensor, told: Tensor | None = None) -> Tensor:
         moment = self.moment(level, told)
@@ -164,6 +164,7 @@ class Rows(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, inputs)
         nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor, level: Tensor, told: Tensor | None = None) -> Tensor:
         moment = self.moment(level, told)
@@ -183,6 +184,39 @@ class Flat(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor, told: Tensor | None = None) -> Tensor:
         return self.inner(x.flatten(1), level, told).view(x.shape)
+
+
+@blueprint
+class Told(nn.Module):
+    """Any network of rows as one that takes noise off: level and class stand beside the inputs.
+
+    Args:
+        model: (B, D + 2 waves + classes) -> (B, D), or what has as many values.
+        classes: how many classes it is told, one-hot.
+        waves: in which the level is written, a cosine and a sine each.
+
+    Shapes: x (B, *shape), level (B,), told (B, classes) -> (B, *shape)
+
+    >>> Told(nn.Linear(2 + 8, 2))(torch.zeros(5, 2), torch.zeros(5)).shape
+    torch.Size([5, 2])
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, model: nn.Module, classes: int = 0, waves: int = 4):
+        super().__init__()
+        if classes < 0 or waves < 1:
+            raise ValueError(f"Told: needs classes >= 0 and waves >= 1, got {classes} and {waves}")
+        self.model, self.classes = model, classes
+        self.register_buffer("frequencies", _turns(waves, 0.0), persistent=False)
+
+    def forward(self, x: Tensor, level: Tensor, told: Tensor | None = None) -> Tensor:
+        parts = [x.flatten(1), _waves(level, self.frequencies)]
+        if self.classes:
+            if told is None:
+                raise ValueError(f"Told: it must be told classes (B, {self.classes})")
+            parts.append(told)
+        return self.model(torch.cat(parts, 1)).view(x.shape)
 
 
 @blueprint
@@ -218,8 +252,13 @@ def unet(
     shape = sizes_of(sizes, "unet")[0]
     if len(shape) != 3:
         raise ValueError(f"unet: needs images (C, H, W), got {shape}")
-    if not widths or blocks < 1 or widths[-1] % heads:
-        raise ValueError(f"unet: needs widths that {heads} heads divide, got {tuple(widths)}")
+    if not widths or min(widths) < 1 or blocks < 1 or heads < 1 or classes < 0:
+        raise ValueError(
+            f"unet: widths, blocks and heads must be at least 1, got {tuple(widths)}, {blocks} and "
+            f"{heads}"
+        )
+    if widths[-1] % heads:
+        raise ValueError(f"unet: {heads} heads do not divide the last width, {widths[-1]}")
     return UNet(shape[0], widths, blocks, heads, dropout, classes)
 
 
@@ -238,11 +277,30 @@ def denoiser(
 
     Shapes: x (B, *shape), level (B,), told (B, classes) -> (B, *shape)
 
+    Raises:
+        ValueError: a width or blocks below 1.
+
+    Source: Perez et al., FiLM, 2018 (shift and scale); Peebles & Xie, Scalable diffusion models
+    with transformers, 2023 (of normed input, by the moment).
+
     >>> denoiser(((2,), 1), 16, 1)(torch.zeros(5, 2), torch.zeros(5)).shape
     torch.Size([5, 2])
     """
+    if width < 1 or blocks < 1 or classes < 0:
+        raise ValueError(f"denoiser: width and blocks must be at least 1, got {width} and {blocks}")
     size = math.prod(sizes_of(sizes, "denoiser")[0])
     return Flat(Rows(size, width, blocks, dropout, classes))
+
+
+def _turns(waves: int, least: float = -2.0) -> Tensor:
+    """Angular frequencies from 10^least turns to ten. Shapes: -> (waves,)"""
+    return 2 * math.pi * torch.logspace(least, 1, waves) / (1 if least < 0 else 10)
+
+
+def _waves(level: Tensor, frequencies: Tensor) -> Tensor:
+    """Cosines and sines of a number. Shapes: (B,) -> (B, 2 waves)"""
+    angle = level[:, None] * frequencies.to(level.dtype)
+    return torch.cat([angle.cos(), angle.sin()], 1)
 
 
 def _groups(channels: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,42 +12,61 @@ from torch import Tensor, nn
 
 from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
-from deepweave.functional.diffusion import TARGETS, Schedule, coefficients
+from deepweave.core.objective import evaluating
+from deepweave.functional.chain import HALF, chain_nats, flow_nats, level_nats, prior_nats
 from deepweave.functional.entropy import one_hot
+from deepweave.functional.observation import Categorical
+from deepweave.functional.pairing import pair
 from deepweave.functional.reduction import weighted_mean
 from deepweave.functional.samplers import SAMPLERS
-from deepweave.objectives.variational import HALF, parts
+from deepweave.functional.schedule import TARGETS, WEIGHTS, Schedule, coefficients, importance
+from deepweave.objectives.sampling import among, asked, kept
+from deepweave.objectives.variational import parts
 
-WEIGHTS = ("simple", "min-snr", "bound")
+EXACT = 64  # values of a sample up to which the divergence is exact
+PROBES = 4  # random directions above that
+START = 0.4  # of a step between levels: where their likelihood starts
 
 
 class Denoise(Objective):
-    """E |F(y, s) - target|^2 over noise levels s, y = x + s e: any target of one schedule.
+    """E w(s) |F(y, s) - target|^2 over noise levels s, y = x + s e: any target of one schedule.
 
     Values are centred first, x - ``centre``; images in [0, 1] have their middle there.
 
     Args:
         model: (y / sqrt(s^2 + d^2), log(s) / 4 of each sample (B,)[, told (B, classes)]) -> F,
             of the shape of x.
-        schedule: how often each level is trained on; None: EDM's lognormal.
+        schedule: how often each level is trained on; None: EDM's lognormal, from 0.002 up, or from
+            0.4 of a step between the data's levels if that is less.
         target: what F is: ``"balanced"``, ``"noise"``, ``"data"``, ``"velocity"`` or ``"flow"``.
-        weight: ``"simple"`` (each level alike, of F), ``"min-snr"`` (of the data's error,
-            min(1 / s^2, 5), as of F) or ``"bound"`` (the loss is then nats per sample, a bound on
-            -log p of y at the lowest level).
+        weight: ``"simple"`` (each level alike, of F), ``"edm"``, ``"min-snr"`` or ``"bound"``: see
+            :func:`deepweave.functional.schedule.importance`. With the bound's the loss is nats per
+            sample, that of :meth:`bound` in the mean.
         shape: of one sample, so that new ones can be made; None: of the first batch.
         classes: 0, or how many classes y has, which the model is told.
         drop: the share of samples that are told nothing, so that guidance is possible.
-        levels: of the data, such as 17 or 256 in [0, 1]: its likelihood is then in bits per
-            dimension.
+        levels: of the data, such as 17 or 256 in [0, 1]: its likelihood is then that of levels, and
+            in bits per dimension too.
         centre: what is taken off the data.
+        pairing: whether noise goes to the samples of a batch (and class) that are nearest, by
+            optimal transport: straighter paths for few steps, O(B^3) on the CPU. Noise is then not
+            independent of the data: there is no bound, and no ancestral sampler.
 
     Shapes: a batch x (B, ...), (x, y) or (x, y, weight) -> ()
 
     Raises:
         ValueError: unknown names, numbers out of range; with the first batch: a model of another
             shape, classes or values that do not fit.
-    Source: Ho, Jain & Abbeel, 2020; Karras et al., 2022; Hang et al., Efficient diffusion training
-    via min-SNR weighting strategy, 2023; Ho & Salimans, Classifier-free diffusion guidance, 2021.
+    Source: Ho, Jain & Abbeel, Denoising diffusion probabilistic models, 2020; Karras et al.,
+    Elucidating the design space of diffusion-based generative models, 2022; Ho & Salimans,
+    Classifier-free diffusion guidance, 2021; Lipman et al., Flow matching, 2023.
+
+    >>> class Net(nn.Linear):
+    ...     def forward(self, y, level):
+    ...         return super().forward(y)
+    >>> method = Denoise(Net(2, 2), shape=(2,))
+    >>> method.sample(5, steps=3).shape, float(method(torch.rand(4, 2))[0].detach()) > 0
+    (torch.Size([5, 2]), True)
     """
 
     def __init__(
@@ -62,6 +81,7 @@ class Denoise(Objective):
         drop: float = 0.1,
         levels: int | None = None,
         centre: float = 0.5,
+        pairing: bool = False,
     ):
         super().__init__()
         if target not in TARGETS:
@@ -69,32 +89,43 @@ class Denoise(Objective):
         if weight not in WEIGHTS:
             raise ValueError(f"Denoise: weight must be one of {', '.join(WEIGHTS)}, got {weight!r}")
         if not 0 <= drop < 1 or classes < 0:
-            raise ValueError(f"Denoise: drop must lie in [0, 1), got {drop}")
+            told = f"drop must lie in [0, 1) and classes not be below 0, got {drop} and {classes}"
+            raise ValueError(f"Denoise: {told}")
         if levels is not None and levels < 2:
             raise ValueError(f"Denoise: levels must be at least 2, got {levels}")
+        if not math.isfinite(centre):
+            raise ValueError(f"Denoise: centre must be finite, got {centre}")
+        if pairing and weight == "bound":
+            raise ValueError("Denoise: with pairing there is no bound: take another weight")
         self.model: Any = model
-        self.schedule = Schedule("lognormal") if schedule is None else schedule
-        self.target, self.weight, self.classes, self.drop = target, weight, classes, drop
-        self.levels, self.centre = levels, centre
+        if schedule is None:
+            schedule = Schedule(
+                lowest=0.002 if levels is None else min(0.002, 1 / 6 / (levels - 1))
+            )
+        self.schedule, self.target, self.weight = schedule, target, weight
+        self.classes, self.drop, self.levels = classes, drop, levels
+        self.centre, self.pairing = centre, pairing
         self.shape = None if shape is None else tuple(shape)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         x, y, weight = parts(batch, "Denoise")
-        x = self._dequantised(x) - self.centre
-        s = self.schedule.draw(len(x), x)
-        loss = self._losses(x, s, self._told(y, x, self.training))
+        clean, noise = x - self.centre, torch.randn_like(x)
+        if self.pairing:
+            noise = pair(clean, noise, y if self.classes else None)
+        s = self.schedule.draw(len(x), clean)
+        error = self._errors(clean, noise, s, self._told(y, clean, self.training))
+        loss = error * importance(self.weight, self.target, self.schedule, s)
+        if self.weight == "bound":
+            loss = loss * x[0].numel() + self._ends(clean, self.schedule.lowest)
         return weighted_mean(loss, weight), {}
 
     def denoise(self, noisy: Tensor, s: Tensor, told: Tensor | None = None) -> Tensor:
-        """What the data, less its centre, is expected to be.
+        """What the data, less its centre, is expected to be: E[x | y].
 
-        Shapes: noisy (B, ...), s () or (B,) -> (B, ...)
+        Shapes: noisy (B, ...), s () or (B,), told (B, classes) -> (B, ...)
         """
         s = s.to(noisy.dtype).expand(len(noisy))
-        skip, out, inner = (
-            c.view(-1, *[1] * (noisy.dim() - 1))
-            for c in coefficients(self.target, s, self.schedule.data)
-        )
+        skip, out, inner = (_beside(c, noisy) for c in self._coefficients(s))
         return skip * noisy + out * self._network(inner * noisy, s, told)
 
     def sample(
@@ -110,35 +141,34 @@ class Denoise(Objective):
         known: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """New samples, from noise.
+        """New samples, from noise; of data with levels they are on the nearest ones.
 
         Args:
             count: how many.
-            y: their classes, (count,).
+            y: their classes, (count,); None: of no class that is told.
             steps: of the sampler.
             sampler: ``"dpm"``, ``"euler"``, ``"heun"``, ``"ancestral"``, or a function of
                 (denoise, noise, levels).
-            spacing: of the levels, as of :meth:`deepweave.functional.diffusion.Schedule.levels`.
-            guidance: x = x_untold + guidance (x_told - x_untold); above 1 more of the class.
+            spacing: of the levels, as of :meth:`deepweave.functional.schedule.Schedule.levels`.
+            guidance: x = x_untold + guidance (x_told - x_untold); above 1 more of the class, at
+                twice the calls.
             clip: the range of the data, to which what is expected is cut.
-            known, mask: inpainting: where mask is True the sample is ``known`` (count, ...).
+            known, mask: see :meth:`inpaint`.
 
         Shapes: -> (count, *shape)
 
         Raises:
-            ValueError: an unknown sampler or spacing, guidance without classes, no shape known.
+            ValueError: an unknown sampler or spacing, guidance without classes, no shape known,
+                classes or a mask that do not fit.
         """
-        if isinstance(sampler, str) and sampler not in SAMPLERS:
-            raise ValueError(f"Denoise: sampler must be one of {', '.join(SAMPLERS)}, got "
-                             f"{sampler!r}")  # fmt: skip
-        if self.shape is None:
-            raise ValueError("Denoise: no sample was seen yet: say shape=")
-        if guidance != 1 and not (self.classes and self.drop):
-            raise ValueError("Denoise: guidance needs classes, some of them dropped in training")
+        asked(self, count, y, sampler, guidance, clip)
+        run: Any = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        levels = self.schedule.levels(steps, spacing)
         like = next(self.model.parameters())
+        shape = (count, *(self.shape or ()))
+        held = kept(known, mask, shape, like, self.centre)
         blank = like.new_empty(count, 1)
         told, untold = self._told(y, blank, False), self._told(None, blank, False)
-        held = None if known is None else known - self.centre
 
         def expected(noisy: Tensor, s: Tensor) -> Tensor:
             x = self.denoise(noisy, s, told)
@@ -147,75 +177,141 @@ class Denoise(Objective):
                 x = other + guidance * (x - other)
             if clip is not None:
                 x = x.clamp(clip[0] - self.centre, clip[1] - self.centre)
-            return x if held is None or mask is None else torch.where(mask, held, x)
+            return x if held is None else torch.where(held[1], held[0], x)
 
-        run: Any = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
-        levels = self.schedule.levels(steps, spacing)
-        with torch.no_grad():
-            noise = torch.randn(count, *self.shape, dtype=like.dtype, device=like.device)
-            return run(expected, noise * float(levels[0]), levels) + self.centre
+        with torch.no_grad(), evaluating(self):
+            noise = torch.randn(shape, dtype=like.dtype, device=like.device)
+            made = run(expected, noise * self.schedule.highest, levels) + self.centre
+            last = (self.levels or 2) - 1
+            return made if self.levels is None else (made.clamp(0, 1) * last).round() / last
+
+    def inpaint(
+        self, known: Tensor, mask: Tensor, y: Tensor | None = None, *, steps: int = 50,
+        sampler: str | Callable[..., Tensor] = "ancestral", **options: Any,
+    ) -> Tensor:  # fmt: skip
+        """Samples that are ``known`` where ``mask`` is True; the rest is made to fit.
+
+        At every level the known part is what is expected there, so that the network sees it with
+        the right noise. That is not exact conditioning (the unknown part is not told what the
+        known one will say later), but close with many steps and fresh noise.
+
+        Shapes: known (B, *shape), mask of bools that expands to it -> (B, *shape)
+
+        Raises:
+            ValueError: shapes or a mask that do not fit; what ``sample`` refuses.
+
+        Source: Song et al., Score-based generative modeling through stochastic differential
+        equations, 2021; Lugmayr et al., RePaint, 2022.
+        """
+        return self.sample(
+            len(known), y, steps=steps, sampler=sampler, known=known, mask=mask, **options
+        )
 
     def predict(self, x: Any) -> Tensor:
-        """-log p(x) of each sample, in nats. Shapes: x (B, ...) or (x, y) -> (B,)"""
-        x, y, _ = parts(x, "Denoise")
-        return -self.log_likelihood(x, y)[0]
+        """-log p(x) of each sample, in nats, as in ``judge``. Shapes: x (B, ...) -> (B,)"""
+        return self.judge(x)["nll"]
+
+    def bound(
+        self, x: Tensor, y: Tensor | None = None, *, draws: int = 64, step: int = 4096
+    ) -> tuple[Tensor, Tensor]:
+        """A bound on -log p(x) by the chain of noise levels, and its standard error over draws.
+
+        KL(q(y_end | x) || p(y_end)) + integral of |x - x(y, s)|^2 / s^3 ds + what the lowest level
+        leaves open: -log P(x | y) for data with levels, and else the entropy of its noise (the
+        density is then that of y at the lowest level). The integral is over ``draws`` levels of
+        each sample, one from each of as many equal parts of log s.
+
+        With levels it starts at 0.4 of their step: below that the lattice itself tells more than
+        a network that does not know it, and P(x | y) has it exactly.
+
+        Shapes: x (B, ...) -> (B,), (B,) nats
+
+        Raises:
+            ValueError: fewer than one draw; with pairing, where it does not hold.
+
+        Source: Kingma et al., Variational diffusion models, 2021.
+        """
+        if draws < 1:
+            raise ValueError(f"Denoise: draws must be at least 1, got {draws}")
+        if self.pairing:
+            raise ValueError("Denoise: with pairing there is no bound: ask log_likelihood")
+        low, each = self._start(), max(1, step // draws)
+        nats, errors = [], []
+        with torch.no_grad(), evaluating(self):
+            for place in range(0, len(x), each):
+                clean = x[place : place + each] - self.centre
+                told = self._told(None if y is None else y[place : place + each], clean, False)
+                many = None if told is None else told.repeat(draws, 1)
+                found, error = chain_nats(
+                    partial(self.denoise, told=many), clean, low, self.schedule.highest, draws
+                )
+                nats.append(found + self._ends(clean, low))
+                errors.append(error)
+        return torch.cat(nats), torch.cat(errors)
 
     def log_likelihood(
         self, x: Tensor, y: Tensor | None = None, *, steps: int = 32, probes: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """log p(x) by the flow that noise takes without chance, and its standard error.
 
-        log p(x) = log N(y_end; 0, highest^2 + data^2) + integral of div((y - x(y, s)) / s) ds, by
-        Heun's method on Karras' levels. The divergence is exact, or, with ``probes``, estimated by
-        that many random directions (None: exact up to 64 values, else 4 directions).
+        log p(y_0) = log N(y_end; 0, highest^2 + data^2) + integral of div((y - x(y, s)) / s) ds, in
+        ``steps`` levels (:func:`deepweave.functional.chain.flow_nats`). The divergence is exact,
+        or, with ``probes``, estimated by as many random directions (None: exact up to 64 values,
+        else 4 directions); the error is that of the directions, 0 where it is exact.
 
-        Of data with levels uniform noise of a step is added, and the value is a bound on the
-        probability of the level.
+        Of data with levels y_0 = x + s e at 0.4 of their step, and the value is one draw of a
+        bound on log P(x): log p(y_0) + log P(x | y_0) - log N(y_0; x, s^2).
 
         Shapes: x (B, ...) -> (B,), (B,) nats
+
+        Raises:
+            ValueError: fewer than two steps, fewer than no probes.
 
         Source: Song et al., Score-based generative modeling through stochastic differential
         equations, 2021.
         """
-        with torch.no_grad():
-            noisy = self._dequantised(x) - self.centre
-            told, size = self._told(y, noisy, False), noisy[0].numel()
-            count = probes if probes is not None else (0 if size <= 64 else 4)
-            ways = noisy.new_empty(count, *noisy.shape).bernoulli_() * 2 - 1
-            levels = self.schedule.levels(steps)[:-1].flip(0).to(noisy)
-            total = noisy.new_zeros(max(1, count), len(noisy))
-            for s, after in pairwise(levels):
-                slope, grown = self._flow(noisy, s, told, ways)
-                ahead = noisy + (after - s) * slope
-                other, more = self._flow(ahead, after, told, ways)
-                noisy = noisy + (after - s) * (slope + other) / 2
-                total = total + (after - s) * (grown + more) / 2
-            scale = math.hypot(self.schedule.highest, self.schedule.data)
-            log_p = -(noisy / scale).square().flatten(1).sum(1) / 2 - size * (
-                HALF + math.log(scale)
+        if steps < 2 or (probes is not None and probes < 0):
+            raise ValueError(
+                f"Denoise: at least 2 steps and no fewer than 0 probes, got {steps} and {probes}"
             )
-            error = total.std(0) / math.sqrt(count) if count > 1 else torch.zeros_like(log_p)
-            if self.levels is not None:  # a density over steps of 1 / (levels - 1)
-                log_p = log_p - size * math.log(self.levels - 1)
-            return log_p + total.mean(0), error
+        with torch.no_grad(), evaluating(self):
+            noisy, extra, low = x - self.centre, x.new_zeros(len(x)), self._start()
+            if self.levels is not None:
+                noise = torch.randn_like(x)
+                noisy = noisy + low * noise
+                extra = level_nats(x, noisy + self.centre, low, self.levels)
+                extra = extra - (noise.square() / 2 + HALF + math.log(low)).flatten(1).sum(1)
+            size = x[0].numel()
+            count = probes if probes is not None else (0 if size <= EXACT else PROBES)
+            ways = x.new_empty(count, *x.shape).bernoulli_() * 2 - 1
+            ends = math.log(low), math.log(self.schedule.highest)
+            levels = torch.linspace(*ends, steps, dtype=torch.float64).exp().to(noisy)
+            told = partial(self.denoise, told=self._told(y, x, False))
+            nats, error = flow_nats(told, noisy, levels, ways, data=self.schedule.data)
+            return -(nats + extra), error
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """-log p(x) of each sample, in nats, and in bits per dimension where data have levels."""
+        """The bound on -log p(x), nats, and in bits per dimension where data have levels. -> (B,)
+
+        With pairing, where there is no bound, the value of ``log_likelihood``.
+        """
         x, y, _ = parts(batch, "Denoise")
-        return self._costs(-self.log_likelihood(x, y)[0], x)
+        if self.pairing:
+            return self._costs(-self.log_likelihood(x, y)[0], x)
+        return self._costs(self.bound(x, y)[0], x)
 
     def plain(self, x: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
-        """The baseline: a Gaussian for each value by itself, of values with noise of one step."""
-        values = self._dequantised(x)
-        mean, scale = values.mean(0), values.std(0).clamp_min(1e-3)
+        """The baseline: each value by itself, how often it has a level, or as a Gaussian."""
+        kind = Categorical(self.levels or 2)
+        said = None if self.levels is None else kind.marginal(x)[None]
+        mean, scale = x.mean(0), x.std(0).clamp_min(self.schedule.lowest)
 
         def judge(batch: Batch) -> dict[str, Tensor]:
             x = parts(batch, "Denoise")[0]
-            z = (self._dequantised(x) - mean) / scale
-            nll = (z.square() / 2 + scale.log() + HALF).flatten(1).sum(1)
-            if self.levels is not None:
-                nll = nll + x[0].numel() * math.log(self.levels - 1)
-            return self._costs(nll, x)
+            if said is not None:
+                return self._costs(kind.nll(said.expand(len(x), *said.shape[1:]), x), x)
+            z = (x - mean) / scale
+            return self._costs((z.square() / 2 + scale.log() + HALF).flatten(1).sum(1), x)
 
         return judge
 
@@ -224,52 +320,36 @@ class Denoise(Objective):
             return {"nll": nll}
         return {"nll": nll, "bits_per_dim": nll / (x[0].numel() * math.log(2))}
 
-    def _losses(self, x: Tensor, s: Tensor, told: Tensor | None) -> Tensor:
-        """The loss of each sample at its level, (B,)."""
-        shape = (-1, *[1] * (x.dim() - 1))
-        noise = torch.randn_like(x)
-        noisy = x + s.view(shape) * noise
-        skip, out, inner = coefficients(self.target, s, self.schedule.data)
-        found = self._network(inner.view(shape) * noisy, s, told)
-        goal = (x - skip.view(shape) * noisy) / out.view(shape)
-        error = (found - goal).square().flatten(1)
-        if self.weight == "simple":
-            return error.mean(1)
-        if self.weight == "min-snr":
-            return error.mean(1) * out.square() * (1 / s**2).clamp_max(5.0)
-        # d(1 / s^2) / 2 of the squared error of the data, over how often this level is drawn
-        return error.sum(1) * out.square() / (s**3 * self.schedule.rate(s))
+    def _coefficients(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return coefficients(self.target, s, self.schedule.data)
+
+    def _errors(self, x: Tensor, noise: Tensor, s: Tensor, told: Tensor | None) -> Tensor:
+        """The mean squared error of F for each sample at its level, (B,)."""
+        noisy = x + _beside(s, x) * noise
+        skip, out, inner = (_beside(c, x) for c in self._coefficients(s))
+        found = self._network(inner * noisy, s, told)
+        if self.target == "noise":
+            goal = noise  # as a difference of large numbers it would lose digits at low levels
+        else:
+            goal = (x - skip * noisy) / out
+        return (found - goal).square().flatten(1).mean(1)
 
     def _network(self, x: Tensor, s: Tensor, told: Tensor | None) -> Tensor:
-        told_ = () if told is None else (told,)
-        return self.model(x, s.log() / 4, *told_)
+        return self.model(x, s.log() / 4, *(() if told is None else (told,)))
 
-    def _flow(
-        self, noisy: Tensor, s: Tensor, told: Tensor | None, ways: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """dy/ds and its divergence: exact (1, B), or along each way (probes, B)."""
+    def _start(self) -> float:
+        """The level at which a likelihood starts."""
+        if self.levels is None:
+            return self.schedule.lowest
+        return max(self.schedule.lowest, START / (self.levels - 1))
 
-        def slope(v: Tensor) -> Tensor:
-            return (v - self.denoise(v, s, told)) / s
-
-        def along(way: Tensor) -> tuple[Tensor, Tensor]:
-            found, turned = torch.func.jvp(slope, (noisy,), (way,))[:2]
-            return found, turned
-
-        if len(ways):
-            found, turned = torch.func.vmap(along, randomness="same")(ways)
-            return found[0], (turned * ways).flatten(2).sum(2)
-        size = noisy[0].numel()
-        every = torch.eye(size, dtype=noisy.dtype, device=noisy.device)
-        every = every.view(size, 1, *noisy.shape[1:]).expand(size, *noisy.shape)
-        found, turned = torch.func.vmap(along, randomness="same", chunk_size=16)(every)
-        return found[0], (turned * every).flatten(2).sum(2).sum(0, keepdim=True)
-
-    def _dequantised(self, x: Tensor) -> Tensor:
-        """Values with uniform noise of one step, where data have levels and are not trained on."""
-        if self.levels is None or self.training:
-            return x
-        return x + (torch.rand_like(x) - 0.5) / (self.levels - 1)
+    def _ends(self, x: Tensor, low: float) -> Tensor:
+        """Nats of a sample at both ends of the chain, (B,): of the prior, of the lowest level."""
+        prior = prior_nats(x, self.schedule.highest, self.schedule.data)
+        if self.levels is None:
+            return prior + x[0].numel() * (HALF + 0.5 + math.log(low))
+        noisy = x + low * torch.randn_like(x)
+        return prior + level_nats(x + self.centre, noisy + self.centre, low, self.levels)
 
     def _told(self, y: Tensor | None, like: Tensor, dropped: bool) -> Tensor | None:
         """Classes one-hot, some of them dropped; zeros where none is told; None without classes."""
@@ -277,7 +357,7 @@ class Denoise(Objective):
             return None
         if y is None:
             return like.new_zeros(len(like), self.classes)
-        told = one_hot(y, self.classes).to(like.dtype)
+        told = one_hot(y.to(like.device), self.classes).to(like.dtype)
         if dropped and self.drop:
             kept = torch.rand(len(told), 1, dtype=like.dtype, device=like.device) >= self.drop
             told = told * kept
@@ -285,26 +365,35 @@ class Denoise(Objective):
 
     def check(self, batch: Batch) -> None:
         x, y, weight = parts(batch, "Denoise")
-        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.isfinite().all():
-            raise ValueError("Denoise: inputs must be a tensor of finite floats")
-        low, high = float(x.min()), float(x.max())
-        if self.levels is not None and (low < 0 or high > 1):
-            raise ValueError(f"Denoise: data of {self.levels} levels must lie in [0, 1], got "
-                             f"{low:.3g}..{high:.3g}")  # fmt: skip
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = getattr(x, "dtype", type(x).__name__)
+            raise ValueError(f"Denoise: inputs must be a tensor of floats, got {kind}")
+        if not x.isfinite().all():
+            raise ValueError(f"Denoise: {int((~x.isfinite()).sum())} of the inputs are not finite")
+        if self.levels is not None:
+            Categorical(self.levels).check(x)
         if self.classes:
             if y is None:
                 raise ValueError("Denoise: with classes a batch must be (x, y), got x alone")
-            if not 0 <= int(y.min()) <= int(y.max()) < self.classes:
-                raise ValueError(
-                    f"Denoise: classes must lie in 0..{self.classes - 1}, got {int(y.max())}"
-                )
+            if y.shape != (len(x),):
+                raise ValueError(f"Denoise: classes must be ({len(x)},), got {tuple(y.shape)}")
+            among(y, self.classes)
         if weight is not None and weight.shape != (len(x),):
             raise ValueError(f"Denoise: weight must be ({len(x)},), got {tuple(weight.shape)}")
         if self.shape is not None and tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"Denoise: samples must be {self.shape}, got {tuple(x.shape[1:])}")
-        with chance.aside(0), torch.no_grad():
-            found = self._network(x, torch.ones(len(x)).to(x), self._told(y, x, False))
+        try:
+            with chance.aside(0), torch.no_grad(), evaluating(self):
+                found = self._network(x, torch.zeros(len(x)).to(x) + 1, self._told(y, x, False))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"Denoise: the model cannot take {tuple(x.shape)}: {reason}") from None
         if found.shape != x.shape:
             raise ValueError(f"Denoise: the model must give {tuple(x.shape)}, got "
                              f"{tuple(found.shape)}")  # fmt: skip
         self.shape = tuple(x.shape[1:])
+
+
+def _beside(c: Tensor, x: Tensor) -> Tensor:
+    """A number of each sample beside the sample. Shapes: (B,) -> (B, 1, ...)"""
+    return c.view(-1, *[1] * (x.dim() - 1))
