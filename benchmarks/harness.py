@@ -93,7 +93,9 @@ def machine() -> dict[str, Any]:
     for name in ("deepweave", "torch", "numpy", "scikit-learn", "torchmetrics", "pytorch-lightning",
                  "keras", "skorch", "accelerate", "fastai", "monai",
                  "torch_geometric", "x-transformers", "transformers",
-                 "zuko", "nflows", "normflows", "diffusers", "torchcfm", "POT"):  # fmt: skip
+                 "zuko", "nflows", "normflows", "diffusers", "torchcfm", "POT",
+                 "pythae", "torchgan", "torch-fidelity", "py-pde", "ndlib",
+                 "scikit-image"):  # fmt: skip
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -24,6 +24,7 @@ PARTS += ("nn.generation", "nn.aligner", "objectives.tokens", "metrics.tokens", 
 PARTS += ("metrics.translation", "data.text", "data.tokens", "data.sequences", "data.ragged")
 PARTS += ("data.rows", "nn.bert")
 PARTS += ("functional.schedule", "functional.samplers", "functional.chain")
+PARTS += ("metrics.generative", "functional.observation", "functional.adversarial")
 
 
 def source(path: str, name: str) -> str:

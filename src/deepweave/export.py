@@ -27,10 +27,12 @@ def export(folder: str | Path, form: str, out: str | Path | None) -> tuple[Path,
     if form not in ("onnx", "torch"):
         raise ValueError(f"export: format must be onnx or torch, got {form!r}")
     model = load(folder)
-    spec = read_info(folder).get("data", {}).get("spec")
+    info = read_info(folder)
+    spec = info.get("data", {}).get("spec")
     if spec is None:
         raise ValueError(f"export: {folder} was fitted on bare batches: its inputs are not known")
-    x = _example(spec)
+    latent = getattr(model, "latent", None) if info.get("generative") == "GAN" else None
+    x = _example(spec if latent is None else {"shape": (latent,)})  # a generator's inputs
     try:
         with torch.no_grad():
             expected = model(x)

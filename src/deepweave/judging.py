@@ -14,7 +14,23 @@ from deepweave import chance
 
 BATCH = 256
 MOST = 20_000  # training samples that a baseline is fitted to
+MOST_MADE = 1000  # samples that are compared: with as many others
 Judge = Callable[[Any], dict[str, Tensor]]
+
+
+def judged(run: Any, objective: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores and baseline of a run: what samples cost, or, without a likelihood, what it makes."""
+    seed = int(run.info.get("seed", 0))
+    run.info["baseline_name"] = "each value by itself"
+    if hasattr(objective, "judge"):
+        found, plain = scores(objective, run.data, seed)
+        run.info.setdefault("main", f"test/{next(iter(found))}")
+        return found, plain
+    found, plain, real = samples(objective, run.data, seed)
+    run.info.setdefault("main", "test/coverage")
+    rivals = run.info.setdefault("rivals", {})
+    rivals["other real samples"] = {f"test/{k}": score.to_json() for k, score in real.items()}
+    return found, plain
 
 
 def scores(objective: Any, data: Any, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -39,6 +55,36 @@ def scores(objective: Any, data: Any, seed: int = 0) -> tuple[dict[str, Any], di
             return found, _means(judge, data.test, device, seed)
     finally:
         objective.train(was)
+
+
+def samples(objective: Any, data: Any, seed: int = 0) -> tuple[dict[str, Any], ...]:
+    """Readings of samples beside test ones: of the objective, of a baseline, of real ones.
+
+    The baseline draws each value by itself from the training values at its place; real ones are
+    those of validation. A generator that is told classes is told those of the test set.
+    """
+    compare = import_module("deepweave.metrics.generative").compare
+    test, other, train = (part.x[:MOST] for part in (data.test, data.validation, data.train))
+    if not isinstance(test, Tensor):
+        raise ValueError("test: samples can be compared with rows of one shape only")
+    count = min(len(test), len(other), MOST_MADE)
+    test, other = test[:count], other[:count]
+    device = next((w.device for w in objective.parameters()), torch.device("cpu"))
+    was = objective.training
+    objective.eval()
+    try:
+        with chance.aside(seed):
+            classes = getattr(objective, "classes", 0)
+            told = (data.test.y[:count].to(device),) if classes else ()
+            made = objective.sample(count, *told).cpu()
+            rows = torch.randint(len(train), made.shape)
+            apart = train.gather(0, rows)
+    finally:
+        objective.train(was)
+    found = compare(made, test, other, train, seed=seed)
+    plain = compare(apart, test, other, train, seed=seed)
+    ours, real = ({name: pair[i] for name, pair in found.items()} for i in (0, 1))
+    return ours, {name: pair[0] for name, pair in plain.items()}, real
 
 
 def _means(judge: Judge, split: Any, device: Any, seed: int) -> dict[str, Any]:

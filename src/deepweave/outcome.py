@@ -46,6 +46,9 @@ def describe(run: Run, loop: Loop) -> None:
     if "numpy" in sys.modules:
         info["versions"]["numpy"] = sys.modules["numpy"].__version__
     info["objective"] = type(step.objective).__name__
+    inside = import_module("deepweave.core").innermost(step.objective)
+    if hasattr(inside, "sample") or hasattr(inside, "judge"):
+        info["generative"] = type(inside).__name__
     loss = _loss(step.objective)
     if loss is not None:
         info["loss"] = loss
@@ -72,9 +75,7 @@ def describe(run: Run, loop: Loop) -> None:
 
 def _loss(objective: Any) -> dict[str, Any] | None:
     """A loss other than the objective's own, so that a folder can make the objective again."""
-    while isinstance(getattr(objective, "objective", None), nn.Module):
-        objective = objective.objective  # what is wrapped
-    loss = getattr(objective, "loss", None)
+    loss = getattr(import_module("deepweave.core").innermost(objective), "loss", None)
     if loss is None:
         return None
     made, options = getattr(loss, "func", loss), dict(getattr(loss, "keywords", {}))
@@ -159,6 +160,9 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
 def revive(folder: str | Path) -> Run:
     """A run read back from its folder, its model loaded and its method in place."""
+    if kind := read_info(folder).get("generative"):
+        raise ValueError(f"predict: {folder} was trained without labels ({kind}): it has no "
+                         "answers to give; load its model with deepweave.load")  # fmt: skip
     model = load(folder)
     data, run = import_module("deepweave.data"), Run(folder)
     path = run.folder / "preparation.json"  # pyright: ignore[reportOptionalOperand]
@@ -219,11 +223,9 @@ def test(run: Run) -> dict[str, Any]:
         raise ValueError("test: this run was fitted on bare batches: there is no test set")
     metrics = import_module("deepweave.metrics")
     task = data.spec.task
-    if hasattr(run.objective, "judge"):  # without labels: what each sample costs
-        judging = import_module("deepweave.judging")
-        scores, baseline = judging.scores(run.objective, data, int(run.info.get("seed", 0)))
-        run.info["baseline_name"] = "each value by itself"
-        run.info.setdefault("main", f"test/{next(iter(scores))}")
+    inside = import_module("deepweave.core").innermost(run.objective)
+    if hasattr(inside, "judge") or hasattr(inside, "sample"):  # without labels
+        scores, baseline = import_module("deepweave.judging").judged(run, inside)
         if run.folder is not None:
             _keep_samples(run, run.folder)
     elif task == "tokens":

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 import deepweave as dw
+from deepweave.functional.adversarial import hinge_gan, wasserstein
 from deepweave.functional.graph import Graph, graph, side_by_side
+from deepweave.functional.observation import Gaussian
 from deepweave.functional.ragged import Padded, within
 
 
@@ -223,6 +225,68 @@ OBJECTIVES: dict[str, Method] = {
     ),
 }
 
+
+@dataclass(frozen=True)
+class Generative:
+    """An objective that needs no labels, drawn anew, over x (B, 6), and y where it is told it."""
+
+    make: Callable[[], dw.Objective]
+    told: bool = False
+    falls: bool = True  # whether a lower loss is what it learns
+
+    def batch(self, samples: int = 8) -> Any:
+        x = _x(samples, 6).sigmoid()
+        return (x, _y(3, samples)) if self.told else (x,)
+
+
+_SIZES = ((6,), 3)
+_GAUSSIAN = Gaussian()
+
+
+def _coders(classes: int = 0) -> tuple[nn.Module, nn.Module]:
+    return (
+        dw.nn.gaussian_encoder(_SIZES, 2, (8,), classes=classes),
+        dw.nn.decoder(_SIZES, 2, (8,), numbers=2, classes=classes),
+    )
+
+
+def _sides(classes: int = 0, spectral: bool = False) -> tuple[nn.Module, nn.Module]:
+    return (
+        dw.nn.decoder(_SIZES, 2, (8,), classes=classes),
+        dw.nn.discriminator(_SIZES, (8,), spectral=spectral, classes=classes),
+    )
+
+
+GENERATIVE: dict[str, Generative] = {
+    "VAE": Generative(lambda: dw.VAE(*_coders(), _GAUSSIAN)),
+    "VAE told classes": Generative(
+        lambda: dw.VAE(*_coders(3), _GAUSSIAN, beta=2.0, classes=3), told=True
+    ),
+    "Penalize of IWAE": Generative(lambda: dw.Penalize(dw.IWAE(*_coders(), _GAUSSIAN), l2=1e-4)),
+    "VQVAE": Generative(
+        lambda: dw.VQVAE(
+            nn.Linear(6, 3),
+            nn.Sequential(nn.Linear(3, 12), nn.Unflatten(1, (2, 6))),
+            5,
+            _GAUSSIAN,
+            features=3,
+        )
+    ),
+    "GAN": Generative(lambda: dw.GAN(*_sides(), r1=0.1, r2=0.1), falls=False),
+    "GAN told classes": Generative(
+        lambda: dw.GAN(*_sides(3, True), hinge_gan, classes=3),
+        told=True,
+        falls=False,
+    ),
+    "Augment of GAN, Wasserstein": Generative(
+        lambda: dw.Augment(
+            dw.GAN(*_sides(), wasserstein, penalty=10.0),
+            lambda x: x + 0.01,
+        ),
+        falls=False,
+    ),
+}
+
 RUNNERS: dict[str, Callable[[dw.Objective], dw.Step]] = {
     "Descent": lambda o: dw.Descent(o, "Adam", lr=1e-2),
     "Descent, accumulating": lambda o: dw.Descent(o, "SGD", lr=1e-2, accumulate=2),
@@ -382,6 +446,9 @@ def gap(objective: str, model: str, runner: str) -> str | None:
 GAPS = {key: why for key in crossings() if (why := gap(*key)) is not None}
 
 
+WITHOUT = len(DENSITIES) + len(GENERATIVE) + len(DIFFUSIONS) * len(ROWS)  # objectives, no labels
+
+
 def page() -> str:
     """docs/weave.md: what works with what, as the tests have it."""
     lines = [
@@ -391,8 +458,7 @@ def page() -> str:
         "tables in `tests/contracts/tables.py`, which the tests run cell by cell: a cell that does",
         "not work is a strict expected failure there and says why here.",
         "",
-        f"{len(crossings()) + (len(DENSITIES) + len(DIFFUSIONS) * len(ROWS)) * len(RUNNERS):,} "
-        "crossings run in the default suite.",
+        f"{len(crossings()) + WITHOUT * len(RUNNERS):,} crossings run in the default suite.",
         "What does not go together is refused with a clear error before any work; the numbers say",
         "why:",
         "",
@@ -424,6 +490,9 @@ def page() -> str:
     lines += ["## Diffusion", "", "Over any model of rows, by `nn.Told`, and every runner:", ""]
     lines += ["| objective | " + " | ".join(ROWS) + " |", "|---" * (len(ROWS) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join("yes" for _ in ROWS) + " |" for name in DIFFUSIONS]
+    lines += ["## Without labels", "", "| objective | " + " | ".join(RUNNERS) + " |"]
+    lines += ["|---" * (len(RUNNERS) + 1) + "|"]
+    lines += [f"| {name} |" + " yes |" * len(RUNNERS) for name in GENERATIVE]
     lines.append("")
     return "\n".join(lines)
 

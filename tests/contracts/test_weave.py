@@ -9,10 +9,12 @@ import torch
 from torch.utils._pytree import tree_map
 
 import deepweave as dw
+from deepweave import chance
 from deepweave.core.objective import mapped
 from tests.contracts.tables import (
     DENSITIES,
     GAPS,
+    GENERATIVE,
     OBJECTIVES,
     RUNNERS,
     cell,
@@ -83,6 +85,38 @@ def test_density(name, runner):
     found = step.predict(batch)
     assert found.shape == (() if step.members is None else (step.members,)) + (32,)
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_without_labels(name, runner):
+    """What it is told falls, or both sides move; and it samples what it was shown."""
+    torch.manual_seed(0)
+    row = GENERATIVE[name]
+    objective, batch = row.make(), row.batch()
+    step = RUNNERS[runner](objective)
+    feed = batch
+    if step.members is not None and not step.shared:
+        feed = tree_map(lambda part: part.expand(step.members, *part.shape), batch)
+    objective.check(batch)
+
+    def loss():
+        with chance.aside(0):
+            return torch.stack([step.evaluate(batch)["loss"] for _ in range(8)]).mean(0)
+
+    first, before = loss(), {n: w.clone() for n, w in step.weights().items()}
+    for _ in range(20):
+        assert step(feed)["loss"].isfinite().all()
+    if row.falls:
+        assert (loss() < first).all()
+    named = {n for n, w in objective.named_parameters() if w.dim() > 1}  # biases may cancel
+    still = {n for n, w in step.weights().items() if n in named and torch.equal(w, before[n])}
+    assert not still
+    one = step.chosen()
+    one = getattr(one, "objective", one)
+    if hasattr(one, "sample"):
+        told = (torch.arange(3),) if row.told else ()
+        assert one.sample(3, *told).shape == (3, 6)
 
 
 def test_the_page_is_as_the_tables():

@@ -346,3 +346,12 @@ def test_a_population_is_not_diagnosed_and_training_is_not_disturbed():
 
 def test_advice_without_layers():
     assert advise([]) == ["Gradients and activations look healthy."]
+
+
+def test_both_sides_of_a_gan_are_diagnosed():
+    sizes = ((2,), 1)
+    gan = dw.GAN(dw.nn.decoder(sizes, 2, (4,)), dw.nn.discriminator(sizes, (4,)))
+    run = dw.fit(dw.Alternate(gan), [torch.randn(8, 2)], steps=4, hooks=[Diagnose(every=1)])
+    layers = {row["layer"].split(".")[0] for row in run.info["diagnostics"]}
+    assert layers == {"generator", "discriminator"}
+    assert all(row["gradient_norm"] > 0 for row in run.info["diagnostics"])

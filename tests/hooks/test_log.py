@@ -177,3 +177,11 @@ def test_the_line_of_a_population():
 )
 def test_the_clock(seconds, text):
     assert _clock(seconds) == text
+
+
+def test_what_only_some_steps_say_is_averaged_over_those():
+    sides = dw.GAN(dw.nn.decoder(((2,), 1), 2, (4,)), dw.nn.discriminator(((2,), 1), (4,)))
+    step = dw.Alternate(sides, ratio=3)
+    run = dw.fit(step, [torch.randn(8, 2)] * 10, epochs=1, hooks=[dw.hooks.Log(5)])
+    assert all("train/generator" in line for line in run.history)  # steps 3, 6 and 9
+    assert len(run.history) == 2

@@ -176,3 +176,13 @@ def test_images_are_compared_with_training_images_too():
     found = g.compare(x[:30], x[30:60], x[60:], x[:60])["memorised"][0]
     flat = x.flatten(1)
     assert float(found) == float(g.memorised(flat[:30], flat[:60], flat[30:60]))
+
+
+def test_images_are_compared_as_rows_of_their_pixels():
+    random = torch.Generator().manual_seed(4)
+    made, real, other, train = (torch.rand(40, 1, 3, 3, generator=random) for _ in range(4))
+    found = g.compare(made, real, other, train)
+    flat = g.compare(*(one.flatten(1) for one in (made, real, other, train)))
+    assert {k: tuple(map(float, v)) for k, v in found.items()} == {
+        k: tuple(map(float, v)) for k, v in flat.items()
+    }

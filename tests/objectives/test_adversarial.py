@@ -203,3 +203,26 @@ def test_what_is_refused(call, message):
         call()
     with pytest.raises(TypeError, match="must have critic"):
         dw.Alternate(dw.Classify(nn.Linear(2, 2)))
+
+
+def test_a_discriminator_that_is_told_classes_judges_the_pair():
+    """Which of two samples is the more real depends on the class: no common shift of logits."""
+    torch.manual_seed(0)
+    net = dw.nn.discriminator(SIZES, (8,), classes=3)
+    x, eye = torch.randn(2, 2), torch.eye(3)
+    gaps = torch.stack([net(x, one.expand(2, 3)).flatten().diff() for one in eye])
+    assert gaps.std() > 1e-3
+
+
+def test_told_classes_are_made():
+    dw.chance.seed_all(0)
+    x, mode = ring(2000)
+    gan = dw.GAN(
+        dw.nn.decoder(SIZES, 4, (64, 64), classes=8), dw.nn.discriminator(SIZES, (64,), classes=8),
+        r1=0.1, r2=0.1, classes=8,
+    )  # fmt: skip
+    split = dw.data.Split(x, mode)
+    dw.fit(dw.Alternate(gan, lr=2e-3), split, batch=128, steps=250, out=False)
+    made = gan.sample(400, torch.arange(400) % 8)
+    angle = torch.atan2(made[:, 1], made[:, 0]) / (math.pi / 4)
+    assert ((angle.round() % 8) == torch.arange(400) % 8).float().mean() > 0.9

@@ -146,3 +146,20 @@ def test_png_is_the_picture() -> None:
 def test_clear_errors(call: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_grid_puts_each_picture_in_its_place(monkeypatch):
+    seen = []
+    monkeypatch.setattr(plots, "images", lambda whole, **options: seen.append(whole) or "svg")
+    shown = np.stack([np.full((4, 3), value, np.uint8) for value in (1, 2, 3)])
+    assert plots.grid(shown, 2) == "svg"
+    (whole,) = seen
+    assert whole.shape == (1, 9, 7)
+    assert (whole[0, :4, :3] == 1).all()
+    assert (whole[0, :4, 4:] == 2).all()
+    assert (whole[0, 5:, :3] == 3).all()
+    assert (whole[0, 4] == 150).all()
+    plots.grid(np.ones((1, 20, 20, 3)), 1)
+    assert (seen[1] == 255).all()
+    with pytest.raises(ValueError, match="grid: expected"):
+        plots.grid(np.zeros((0, 2, 2)))

@@ -7,7 +7,7 @@ that happens while training is a hook of a few lines (:mod:`deepweave.hooks`).
 
 from deepweave.core.descent import Descent, make_optimizer
 from deepweave.core.loop import Hook, Loop, fit, move
-from deepweave.core.objective import Batch, Logs, Objective, Step, Weights
+from deepweave.core.objective import Batch, Logs, Objective, Step, Weights, innermost
 from deepweave.core.places import Place, place
 from deepweave.core.population import Population
 
@@ -23,6 +23,7 @@ __all__ = [
     "Step",
     "Weights",
     "fit",
+    "innermost",
     "make_optimizer",
     "move",
     "place",

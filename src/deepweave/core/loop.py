@@ -241,7 +241,7 @@ def fit(
 
     if whole:
         run.data = source
-        hooks = standard(hooks, source, folder)
+        hooks = standard(hooks, source, folder, step.objective.comparable)
     else:
         hooks = kept(hooks, folder)
     loop = Loop(step, feed, hooks, run)

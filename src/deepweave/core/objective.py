@@ -60,11 +60,17 @@ class Objective(nn.Module, ABC):
 
     An objective without labels may have ``judge(batch)``, numbers (B,) of each sample by name whose
     means over the test set are its scores (``nll`` in nats, ``bits_per_dim``), and ``plain(x)``,
-    which makes the same of a baseline fitted to training inputs value by value.
+    which makes the same of a baseline fitted to training inputs value by value. One that only makes
+    samples has ``sample(count, y=None)``; its samples are then compared with the test set.
+
+    ``comparable`` is False where a lower held-out loss is no better model, as with two sides that
+    play against each other: no run stops early by it, or ends with the weights that had it.
 
     Register each module once: an alias of a registered module is a property, never a second
     attribute, or nested ``functional_call`` breaks.
     """
+
+    comparable: bool = True
 
     @abstractmethod
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
@@ -109,6 +115,13 @@ class Objective(nn.Module, ABC):
 
         ``fit`` calls it once, with the first batch, before any work is done.
         """
+
+
+def innermost(objective: Any) -> Any:
+    """The objective that others are wrapped around, or the objective itself."""
+    while isinstance(getattr(objective, "objective", None), nn.Module):
+        objective = objective.objective
+    return objective
 
 
 class Step(ABC):

@@ -8,6 +8,7 @@ from typing import Any
 from deepweave.core import Hook
 from deepweave.hooks.average import Average
 from deepweave.hooks.checkpoint import Checkpoint
+from deepweave.hooks.collapse import Collapse
 from deepweave.hooks.gradients import Clip, Diagnose, Guard
 from deepweave.hooks.log import Log
 from deepweave.hooks.progress import Progress
@@ -29,6 +30,7 @@ __all__ = [
     "Average",
     "Checkpoint",
     "Clip",
+    "Collapse",
     "Diagnose",
     "Guard",
     "LearningRates",
@@ -50,10 +52,12 @@ __all__ = [
     "standard",
 ]
 
-# Average before Validate, which validates it and ends with its best; Diagnose before Clip, so that
-# it sees the gradients as they are.
+# Average before Validate, which validates it and ends with its best; Collapse after both, of what
+# the run ends with, and after Diagnose, whose advice it adds to; Diagnose before Clip, so that it
+# sees the gradients as they are.
 _LATE = (
-    *(Average, Validate, Plateau, Diagnose, Clip, Log, TensorBoard, MLflow, Progress, Checkpoint),
+    *(Average, Validate, Plateau, Diagnose, Collapse, Clip, Log, TensorBoard, MLflow, Progress),
+    Checkpoint,
 )
 
 
@@ -66,12 +70,13 @@ def _ordered(hooks: Sequence[Hook]) -> list[Hook]:
     return sorted(hooks, key=place)
 
 
-def standard(hooks: Sequence[Hook], data: Any, folder: bool) -> list[Hook]:
+def standard(hooks: Sequence[Hook], data: Any, folder: bool, comparable: bool = True) -> list[Hook]:
     """The hooks of a whole data set, where the user's own do not take their place."""
+    patience = 20 if comparable else None
     defaults: list[Hook] = [
         Guard(),
         Proximal(),
-        Validate(data.validation, patience=20),
+        Validate(data.validation, patience=patience, restore=comparable),
         Diagnose(),
         Log(),
         Progress(),

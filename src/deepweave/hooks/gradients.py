@@ -216,8 +216,9 @@ class Diagnose(Hook):
             if loop.count % self.every:
                 return
             now = {n: w.grad.norm() for n, w in named.items() if w.grad is not None}
-            self.sums = {n: self.sums.get(n, 0.0) + value for n, value in now.items()}
-            self.taken += 1
+            # each optimizer has weights of its own, such as those of one of two sides
+            self.sums |= {n: self.sums.get(n, 0.0) + value for n, value in now.items()}
+            self.taken += optimizer is loop.step.optimizers[0]
 
         self._handles = [one.register_step_pre_hook(watch) for one in loop.step.optimizers]
 

@@ -45,8 +45,9 @@ class Log(Hook):
         if not self._kept:
             return
         means: dict[str, Any] = {}
-        for name in self._kept[-1]:
-            means[f"train/{name}"] = torch.stack([logs[name] for logs in self._kept]).mean(0)
+        for name in dict.fromkeys(name for logs in self._kept for name in logs):
+            found = [logs[name] for logs in self._kept if name in logs]  # not every step has all
+            means[f"train/{name}"] = torch.stack(found).mean(0)
         self._kept = []
         rates = [one.param_groups[0]["lr"] for one in loop.step.optimizers]
         if rates:

@@ -70,7 +70,8 @@ class Validate(Hook):
             loop.step.load_weights(self.best_weights)
         if loop.step.members is not None and self.best is not None:
             loop.step.best = int(self.best.argmin())  # pyright: ignore[reportAttributeAccessIssue]
-        loop.run.info["best"] = self.best_note
+        if loop.step.objective.comparable or self.monitor != "loss":
+            loop.run.info["best"] = self.best_note
 
     def measure(self, loop: Loop) -> dict[str, Tensor]:
         """The weighted means of loss and logs over the source, and the scores."""

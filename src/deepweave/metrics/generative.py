@@ -12,10 +12,25 @@ from torch import Tensor
 from deepweave.metrics.frechet import frechet
 from deepweave.metrics.kernels import kid, mmd
 from deepweave.metrics.manifold import Manifold, manifold, memorised
+from deepweave.metrics.modes import Modes, modes
+from deepweave.metrics.posterior import LatentUse, latent_use
 from deepweave.metrics.score import Score
 from deepweave.metrics.twosample import c2st
 
-__all__ = ["Manifold", "c2st", "compare", "frechet", "kid", "manifold", "memorised", "mmd"]
+__all__ = [
+    "LatentUse",
+    "Manifold",
+    "Modes",
+    "c2st",
+    "compare",
+    "frechet",
+    "kid",
+    "latent_use",
+    "manifold",
+    "memorised",
+    "mmd",
+    "modes",
+]
 
 
 def compare(

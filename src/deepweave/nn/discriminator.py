@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from deepweave.blueprint import blueprint
-from deepweave.nn.autoencoder import joined, reading
+from deepweave.nn.autoencoder import reading
 from deepweave.nn.dense import sizes_of
 
 ROUNDS = 8
@@ -48,15 +48,30 @@ class Spectral(nn.Module):
 class Discriminator(nn.Module):
     """A logit of each sample: above 0 it is taken for real.
 
+    Told a class, it adds the product of the features with a vector of that class: whether a sample
+    is one of its class. A class that merely stood beside the features would shift all logits alike.
+
     Shapes: x (B, *shape), told (B, classes) -> (B, 1)
+
+    Source: Miyato & Koyama, cGANs with projection discriminator, 2018.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Module, classes: int):
+    def __init__(self, body: nn.Module, features: int, classes: int):
         super().__init__()
-        self.body, self.head, self.classes = body, head, classes
+        self.body, self.classes = body, classes
+        self.head = nn.Linear(features, 1)
+        self.match = nn.Linear(classes, features, bias=False) if classes else None
 
     def forward(self, x: Tensor, told: Tensor | None = None) -> Tensor:
-        return self.head(joined(self.body(x), told, self.classes, "discriminator"))
+        found = self.body(x)
+        if self.match is None:
+            return self.head(found)
+        if told is None or told.shape != (len(x), self.classes):
+            got = None if told is None else tuple(told.shape)
+            raise ValueError(
+                f"discriminator: it must be told ({len(x)}, {self.classes}), got {got}"
+            )
+        return self.head(found) + (found * self.match(told)).sum(1, keepdim=True)
 
 
 @blueprint
@@ -77,7 +92,8 @@ def discriminator(
         widths: of images: channels of convolutions of 3 x 3, each of which halves the sides.
         slope: of the leaky rectifiers below zero.
         spectral: divide each weight by its largest singular value.
-        classes: how many classes it is told, one-hot, as a second input.
+        classes: how many classes it is told, one-hot, as a second input: it then judges whether a
+            sample is one of its class.
 
     Shapes: x (B, *shape) -> (B, 1)
 
@@ -91,7 +107,7 @@ def discriminator(
     if widths and len(shape) != 3:
         raise ValueError(f"discriminator: widths are for images (C, H, W), got {shape}")
     body, features = reading(shape, hidden, widths, lambda: nn.LeakyReLU(slope))
-    made = Discriminator(body, nn.Linear(features + classes, 1), classes)
+    made = Discriminator(body, features, classes)
     if spectral:
         for layer in made.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):

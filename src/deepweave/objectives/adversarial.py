@@ -47,6 +47,8 @@ class GAN(Objective):
         ValueError: numbers out of range; with the first batch: samples of another shape.
     """
 
+    comparable = False
+
     def __init__(
         self,
         generator: nn.Module,

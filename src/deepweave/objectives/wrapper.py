@@ -25,6 +25,11 @@ class Wrapper(Objective):
         """The model inside, for objectives that have one."""
         return self.objective.model
 
+    @property
+    def comparable(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether a lower held-out loss is a better model: as of what is inside."""
+        return self.objective.comparable
+
     def predict(self, x: Any) -> Tensor:
         return self.objective.predict(x)
 

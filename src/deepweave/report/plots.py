@@ -310,3 +310,23 @@ def images(pictures: Any, captions: Sequence[str] = (), *, columns: int = 8, alt
                 axes.set_title(plain(captions[i], int(cell * 13)), loc="center", pad=3)
         said = ", ".join(plain(caption) for caption in captions)
         return save(drawn, alt or f"{len(shown)} images{': ' if said else ''}{said}.")
+
+
+def grid(pictures: Any, columns: int = 10, *, alt: str = "") -> str:
+    """Images side by side as one picture, which is drawn far faster than many, without captions.
+
+    Shapes: pictures (N, H, W) or (N, H, W, 3), uint8 or in [0, 1].
+    """
+    parts = np.asarray(pictures)
+    if parts.ndim not in (3, 4) or not len(parts):
+        raise ValueError(f"plots.grid: expected (N, H, W) or (N, H, W, 3), got {parts.shape}")
+    if parts.dtype != np.uint8:
+        parts = (255 * parts.clip(0, 1)).round().astype(np.uint8)
+    gap = 1 if parts.shape[1] < 16 else 2
+    tall, wide = parts.shape[1] + gap, parts.shape[2] + gap
+    lines = math.ceil(len(parts) / columns)
+    whole = np.full((lines * tall - gap, columns * wide - gap, *parts.shape[3:]), 150, np.uint8)
+    for i, part in enumerate(parts):
+        row, column = divmod(i, columns)
+        whole[row * tall :, column * wide :][: tall - gap, : wide - gap] = part
+    return images(whole[None], columns=1, alt=alt or f"{len(parts)} images.")

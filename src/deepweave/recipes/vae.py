@@ -1,0 +1,399 @@
+"""Topic 20: a variational autoencoder: what it costs, what it keeps, what it makes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import deepweave as dw
+from deepweave.recipes import home, recipe, subject
+from deepweave.recipes.gan import reader, recognised, sheet, shown
+
+SHOWN = 10  # images in a row of a picture
+
+
+@recipe("20 Variational autoencoders", seconds=75)
+def vae(
+    data: str = "digits",
+    *,
+    target: str | None = None,
+    likelihood: Literal["logistic", "bernoulli", "categorical", "gaussian"] = "logistic",
+    latent: int = 16,
+    hidden: tuple[int, ...] = (256, 256),
+    widths: tuple[int, ...] = (),
+    beta: float = 1.0,
+    samples: int = 4000,
+    epochs: int = 100,
+    batch: int = 128,
+    lr: float = 0.003,
+    decay: float = 0.01,
+    betas: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
+    study_epochs: int = 40,
+    draws: int = 500,
+    full: bool = False,
+    seed: int = 0,
+    quick: bool = False,
+    out: Path | None = None,
+) -> dw.Run:
+    """An autoencoder of few numbers for images: nats per image, use of each number, new images.
+
+    Args:
+        data: a named set of images (digits, mnist, fashion_mnist), or a folder of your own.
+        target: the column of classes, for a table of your own.
+        likelihood: of a pixel given the latent numbers; bernoulli cuts greys at one half first.
+        latent: how many numbers stand for an image.
+        hidden: dense layers of the encoder; of the decoder in reverse.
+        widths: channels of convolutions before them.
+        beta: the weight of the divergence.
+        samples: training samples taken, unless full.
+        epochs: passes over the training data.
+        batch: samples per step.
+        lr: the highest learning rate of the cycle.
+        decay: of the weights.
+        betas: weights of the divergence in the study of rate and distortion, all at once.
+        study_epochs: passes of the study, and of the model with two latent numbers.
+        draws: importance samples of the sharpest bound.
+        full: all samples, convolutions, 32 latent numbers: made for mnist.
+        seed: fixes every random draw.
+        quick: a smoke run of seconds.
+        out: the folder of the run.
+    """
+    table = dw.data.load(data, target=target, seed=seed)
+    if len(table.spec.shape) != 3 or table.spec.task not in ("binary", "multiclass"):
+        raise ValueError(f"vae: needs images of classes, {data} is {table.spec.task} of "
+                         f"{table.spec.shape}")  # fmt: skip
+    if quick:
+        samples, epochs, study_epochs, hidden, draws, betas = 400, 3, 2, (64,), 64, betas[:3]
+    if full:
+        samples, epochs, study_epochs = len(table.train), 30, 8
+        latent, hidden, widths = max(latent, 32), (512,), (32, 64)
+    observed, table = _observed(table, likelihood)  # before the reader: it must know such images
+    judge = reader(table, home(out), seed, quick)
+    table = replace(
+        table, train=table.train[:samples], validation=table.validation[: max(100, samples // 4)],
+        test=table.test[:500] if not full else table.test[:2000],
+    )  # fmt: skip
+
+    def made(size, classes=0, beta=beta, hidden=hidden):
+        encoder = dw.nn.gaussian_encoder(table.spec, size, hidden, widths=widths, classes=classes)
+        decoder = dw.nn.decoder(
+            table.spec, size, hidden[::-1], numbers=observed.numbers, widths=widths[::-1],
+            classes=classes,
+        )  # fmt: skip
+        return dw.VAE(encoder, decoder, observed, beta=beta, classes=classes)
+
+    def train(size, epochs, out, classes=0):
+        dw.chance.seed_all(dw.run.derive(seed, "weights"))
+        step = dw.Descent(made(size, classes), "AdamW", lr=lr, weight_decay=decay)
+        hooks = [dw.hooks.Schedule(dw.hooks.one_cycle), dw.hooks.Clip(norm=100.0)]
+        return dw.fit(step, table, epochs=epochs, batch=batch, seed=seed, hooks=hooks, out=out)
+
+    plane = train(2, study_epochs, home(out) / "plane")
+    classes = len(table.spec.classes)
+    told = train(latent, epochs, home(out) / "told", classes)
+    told.test()
+    run = train(latent, epochs, home(out))
+    run.test()
+    run.tell(
+        question="How few numbers describe an image, and what do they cost?",
+        title=f"A variational autoencoder describes {subject(table)}",
+    )
+    _pictures(run, table, seed)
+    _judged(run, told, table, judge, seed)
+    _bounds(run, told, table, draws, seed)
+    _use(run, table)
+    _plane(run, plane)
+    _study(run, table, [made(latent, beta=b, hidden=hidden[:1]) for b in betas],
+           (study_epochs, batch, lr, seed))  # fmt: skip
+    return run
+
+
+def _observed(table, name):
+    """The likelihood by name, for the levels that the images have; greys cut for bernoulli."""
+    from deepweave.functional import observation as kinds
+
+    levels = round(float(getattr(table.preparation.features, "divisor", 255))) + 1
+    if name == "bernoulli":
+        parts = {name: getattr(table, name) for name in ("train", "validation", "test")}
+        cut = {name: replace(one, x=(one.x > 0.5).float()) for name, one in parts.items()}
+        return kinds.Bernoulli(), replace(table, **cut)
+    if name == "gaussian":
+        return kinds.Gaussian(), table
+    return (kinds.Logistic if name == "logistic" else kinds.Categorical)(levels), table
+
+
+def _pictures(run, table, seed):
+    """Reconstructions, samples, a way between two images, and each latent number moved."""
+    import torch
+
+    model, first = run.objective, _one_each(table.test)
+    x = table.test.x[first]
+    with dw.chance.aside(dw.run.derive(seed, "samples")), torch.no_grad():
+        drawn = model.sample(4 * SHOWN)
+        again = model.predict(x)
+    run.figure(
+        "samples", sheet(drawn, SHOWN),
+        title="New images",
+        caption="Latent numbers drawn from N(0, I), and the expected image of each: what the "
+        "decoder is sure of. Not chosen.",
+        alt="A grid of forty new images.",
+    )  # fmt: skip
+    run.info["picture"] = "figures/samples.svg"
+    run.figure(
+        "again", sheet(torch.cat([x, again]), len(x)),
+        title="Test images and what is left of them",
+        caption=f"Above, the first test image of each class; below, made again from the mean of "
+        f"its {model.encoder.latent} numbers.",
+        alt="Two rows: test images, and their reconstructions, which are smoother.",
+    )  # fmt: skip
+    cost = model.judge(table.test.x)["nll"] if len(table.test) <= 500 else None
+    with torch.no_grad():
+        mean, log_var = model.encode(table.test.x)
+        a, b = mean[first[0]], mean[first[-1]]
+        steps = torch.linspace(0, 1, SHOWN)[:, None]
+        ways = []
+        for one, other in ((a, b), (mean[first[1]], mean[first[-2]]), (b, mean[first[2]])):
+            ways.append(model.likelihood.mean(model.decode(torch.lerp(one, other, steps))))
+        use = dw.metrics.generative.latent_use(mean, log_var)
+        order = use.kl.argsort(descending=True)[:6]
+        moved = []
+        for number in order:
+            z = a.repeat(SHOWN, 1)
+            z[:, number] = torch.linspace(-2.5, 2.5, SHOWN)
+            moved.append(model.likelihood.mean(model.decode(z)))
+    run.figure(
+        "between", sheet(torch.cat(ways), SHOWN),
+        title="From one image to another",
+        caption="Each row goes straight from the numbers of one test image to those of another. "
+        "Where it passes from class to class the images in between are no mixtures of pixels.",
+        alt="Three rows of images that change from one digit into another step by step.",
+    )  # fmt: skip
+    run.figure(
+        "moved", sheet(torch.cat(moved), SHOWN),
+        title="One number at a time",
+        caption="Each row moves one latent number of a test image from -2.5 to 2.5, the others "
+        "held; the six that tell most, from the top: "
+        + ", ".join(f"{use.kl[i]:.2f}" for i in order) + " nats.",
+        alt="Six rows of images, each changing one property.",
+    )  # fmt: skip
+    if cost is not None:
+        worst = cost.argsort(descending=True)[:SHOWN]
+        nats = [f"{c:.0f}" for c in cost[worst]]
+        run.figure(
+            "unlikely",
+            dw.report.plots.images(shown(table.test.x[worst]), nats, columns=SHOWN),
+            title="The least likely test images",
+            caption="Nats of each; what it does not know is here before anybody labels it.",
+            alt="Ten odd test images with their costs.",
+        )
+
+
+def _one_each(split):
+    """The first sample of each class, ten at most."""
+    import torch
+
+    classes = split.y.unique()[:SHOWN]
+    return torch.stack([(split.y == label).nonzero()[0, 0] for label in classes])
+
+
+def _judged(run, told, table, judge, seed):
+    """Samples by class, what a classifier sees in samples, and readings beside real ones."""
+    import torch
+
+    classes = len(table.spec.classes)
+    count = 100 * min(classes, 10)
+    rows = [["real test images", *_seen(recognised(judge, table.test.x)), "", ""]]
+    rows[0][4] = recognised(judge, table.test.x, table.test.y)[0].text(3, percent=True)
+    with dw.chance.aside(dw.run.derive(seed, "judged")):
+        label = torch.arange(classes).repeat_interleave(max(1, count // classes))
+        for name, drawn in (("expected", False), ("drawn", True)):
+            free = run.objective.sample(count, drawn=drawn)
+            asked = told.objective.sample(len(label), label, drawn=drawn)
+            rows.append([f"new images, {name}", *_seen(recognised(judge, free)), "", ""])
+            right = recognised(judge, asked, label)[0]
+            rows.append([f"of a class that is told, {name}", *_seen(recognised(judge, asked)),
+                         right.text(3, percent=True), ""])  # fmt: skip
+            if not drawn:
+                run.info["told"] = {"right": right.to_json()}
+        few = min(len(table.validation), len(table.test))
+        made = run.objective.sample(few, drawn=True)
+        by_class = told.objective.sample(classes * SHOWN, torch.arange(classes).repeat(SHOWN))
+    run.table(
+        "What a classifier sees in them",
+        ["images", "sure of", "classes seen", "entropy, bits", "told rightly"],
+        [row[:5] for row in rows],
+        "A convolutional net, trained apart on the training images. Sure: a probability of 0.9 at "
+        "least. Told rightly: the class it was asked for. Expected images are the decoder's means; "
+        "drawn ones have each pixel drawn, as the likelihood has it.",
+    )
+    run.figure(
+        "told", sheet(by_class, classes),
+        title="New images of a class",
+        caption="Encoder and decoder are told the class; each row is another draw of the latent "
+        "numbers, each column a class.",
+        alt="A grid of new images, one class in each column.",
+    )  # fmt: skip
+    _compared(run, made, table)
+
+
+def _seen(found):
+    sure, kinds, entropy = found
+    return sure.text(3, percent=True), str(kinds), f"{entropy:.2f}"
+
+
+def _compared(run, made, table):
+    """Every reading of samples beside the same reading of real ones."""
+    real, other, train = table.test.x, table.validation.x, table.train.x
+    readings = dw.metrics.generative.compare(made, real, other, train, seed=run.seed)
+    rows = [[key, *(one.text(3) for one in pair)] for key, pair in readings.items()]
+    run.info["compare"] = {k: [one.to_json() for one in pair] for k, pair in readings.items()}
+    run.table(
+        "New images beside real ones",
+        ["reading", "draws of the model", "other real images"],
+        rows,
+        f"Against {len(table.test)} test images, in pixels, with 95 % intervals; the last column "
+        "is what validation images get: a difference within it is none. c2st: how often a network "
+        "tells them from test images (0.5: never); memorised: how often one lies nearer to a "
+        "training image than a test image does (0.5: as often).",
+    )
+
+
+def _bounds(run, told, table, draws, seed):
+    """The bound by more and more samples; beside it pixels by themselves, and told classes."""
+    import torch
+
+    model, x, rows = run.objective.eval(), table.test.x, []
+    levels, scale = model.likelihood.levels, x[0].numel() * math.log(2)
+
+    def row(name, cost, error=""):
+        score = _mean(cost)
+        bits = [score / scale, score.low / scale, score.high / scale]
+        said = "" if levels is None else "{:.3f} [{:.3f}, {:.3f}]".format(*bits)
+        rows.append([name, score.text(4), said, error])
+        run.info.setdefault("bounds", {})[name] = score.to_json()
+        return score
+
+    for count in sorted({1, 8, 64, draws}):
+        with dw.chance.aside(dw.run.derive(seed, "bounds", count)):
+            log_p, error = model.log_likelihood(x, samples=count)
+        name = "ELBO" if count == 1 else f"of {count} samples"
+        row(name, -log_p, f"{float(error.mean()):.2f}" if count > 1 else "")
+    known = {k: dw.metrics.Score.from_json(v).text(4) for k, v in told.info["scores"].items()}
+    rows.append(
+        ["told the class, of 64", known["test/nll"], known.get("test/bits_per_dim", ""), ""]
+    )
+    plain = model.plain(table.train.x)
+    row("each pixel by itself", plain(x)["nll"])
+    if levels is not None and levels > 2:
+        from deepweave.functional.observation import Categorical
+
+        kinds = Categorical(levels)
+        said = kinds.marginal(table.train.x)[None]
+        parts = [kinds.nll(said.expand(len(one), *said.shape[1:]), one) for one in x.split(256)]
+        cost = row("frequencies of each pixel's levels", torch.cat(parts))
+        bits = dw.metrics.Score(cost / scale, cost.low / scale, cost.high / scale, cost.method)
+        run.rival("frequencies of each pixel's levels", {"nll": cost, "bits_per_dim": bits})
+    run.table(
+        "What a test image costs",
+        ["-log p(x)", "nats", "bits per pixel", "error of one image"],
+        rows,
+        "Upper bounds of the mean of -log p(x), lower ones are better; the ELBO is that of one "
+        "sample. More importance samples come closer to -log p(x). 95 % intervals over test "
+        "images; the error is that of the estimate of one image, in nats.",
+    )
+
+
+def _mean(cost):
+    """The mean over samples, with a normal interval."""
+    half = 1.959964 * float(cost.std()) / math.sqrt(len(cost))
+    mean = float(cost.mean())
+    return dw.metrics.Score(mean, mean - half, mean + half, "normal")
+
+
+def _use(run, table):
+    """How many nats each latent number has: which are used, which are lost."""
+    import torch
+
+    with torch.no_grad():
+        mean, log_var = run.objective.encode(table.test.x)
+    use = dw.metrics.generative.latent_use(mean, log_var)
+    order = use.kl.argsort(descending=True)
+    active = int(use.active.sum())
+    told = {"active": active, "of": len(use.kl), "information": use.information}
+    run.info["latent"] = {**told, "kl": use.kl.tolist()}
+    names = [f"{i}{'' if use.active[i] else ' (lost)'}" for i in order.tolist()]
+    run.figure(
+        "use",
+        dw.report.plots.bars(names, use.kl[order].numpy(), x="nats of each latent number"),
+        title=f"{active} of {len(use.kl)} latent numbers are used",
+        caption=f"The divergence from N(0, 1) of each number, over test images; together "
+        f"{float(use.kl.sum()):.1f} nats. A number is used when its mean varies by more than 0.01. "
+        f"All together tell {use.information:.2f} nats of which image it was (at most "
+        f"log {len(mean)} = {math.log(len(mean)):.2f}).",
+        alt=f"Bars of nats per latent number, {active} of {len(use.kl)} in use.",
+    )
+    if active < len(use.kl):
+        run.info.setdefault("advice", []).append(
+            f"{len(use.kl) - active} of {len(use.kl)} latent numbers are lost (their posterior is "
+            "the prior): fewer would do; if all are lost, lower beta or give free nats."
+        )
+        run.save()
+
+
+def _plane(run, plane):
+    """The images of a model with two latent numbers, over the plane that they span."""
+    import torch
+
+    ends = torch.special.ndtri(torch.linspace(0.03, 0.97, 14))
+    z = torch.stack([ends.repeat(14), ends.flip(0).repeat_interleave(14)], 1)
+    with torch.no_grad():
+        made = plane.objective.likelihood.mean(plane.objective.decode(z))
+    run.figure(
+        "plane", sheet(made, 14),
+        title="Two numbers alone",
+        caption="Another model with two latent numbers: the image at each place of their plane, at "
+        "quantiles of N(0, 1) from 3 to 97 %.",
+        alt="A square of images in which classes pass into each other.",
+    )  # fmt: skip
+
+
+def _study(run, table, members, settings):
+    """Rate and distortion for every beta: all models at once."""
+    import torch
+
+    epochs, batch, lr, seed = settings
+    step = dw.Population(members, optimizer="AdamW", lr=lr, shared=True)
+    few = replace(table, train=table.train[:4000])
+    hooks = [dw.hooks.Schedule(dw.hooks.one_cycle), dw.hooks.Validate(table.validation)]
+    dw.fit(step, few, epochs=epochs, batch=batch, seed=seed, hooks=hooks, out=False)
+    with dw.chance.aside(dw.run.derive(seed, "study")):
+        found = step.evaluate((table.test.x, table.test.y))
+    rows = []
+    for i, one in enumerate(members):
+        member: Any = step.member(i)
+        with torch.no_grad():
+            use = dw.metrics.generative.latent_use(*member.encode(table.test.x))
+        rate, distortion = float(found["kl"][i]), float(found["reconstruction"][i])
+        nats = [f"{value:.1f}" for value in (distortion, rate, distortion + rate)]
+        rows.append([f"{float(one.beta):g}", *nats, f"{int(use.active.sum())} of {len(use.kl)}"])
+    rates, distortions = found["kl"].tolist(), found["reconstruction"].tolist()
+    run.figure(
+        "rate",
+        dw.report.plots.curves({"": (rates, distortions)}, x="rate: KL, nats", log=False,
+                               y="distortion: -log p(x | z), nats"),
+        title="What a nat of latent numbers buys",
+        caption="One point for each beta, from "
+        f"{float(members[-1].beta):g} (left) to {float(members[0].beta):g} (right). Their sum is "
+        "the bound, which is best near beta = 1; below it the model pays for what the prior never "
+        "draws, above it numbers are lost.",
+        alt="A falling curve of distortion over rate.",
+    )  # fmt: skip
+    run.table(
+        "Weights of the divergence",
+        ["beta", "distortion, nats", "rate, nats", "sum", "numbers used"],
+        rows,
+        f"{len(members)} models at once as a Population, {epochs} epochs, one hidden layer each; "
+        "over test images, one draw of each.",
+    )
