@@ -19,7 +19,7 @@ from deepweave.functional.adversarial import (
     squared_slope,
 )
 from deepweave.functional.entropy import one_hot
-from deepweave.objectives.variational import parts
+from deepweave.objectives.unlabelled import parts
 
 
 class GAN(Objective):

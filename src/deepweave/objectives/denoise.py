@@ -21,7 +21,7 @@ from deepweave.functional.reduction import weighted_mean
 from deepweave.functional.samplers import SAMPLERS
 from deepweave.functional.schedule import TARGETS, WEIGHTS, Schedule, coefficients, importance
 from deepweave.objectives.sampling import among, asked, kept
-from deepweave.objectives.variational import parts
+from deepweave.objectives.unlabelled import costs, parts
 
 EXACT = 64  # values of a sample up to which the divergence is exact
 PROBES = 4  # random directions above that
@@ -297,8 +297,8 @@ class Denoise(Objective):
         """
         x, y, _ = parts(batch, "Denoise")
         if self.pairing:
-            return self._costs(-self.log_likelihood(x, y)[0], x)
-        return self._costs(self.bound(x, y)[0], x)
+            return costs(-self.log_likelihood(x, y)[0], x, self.levels)
+        return costs(self.bound(x, y)[0], x, self.levels)
 
     def plain(self, x: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
         """The baseline: each value by itself, how often it has a level, or as a Gaussian."""
@@ -309,16 +309,11 @@ class Denoise(Objective):
         def judge(batch: Batch) -> dict[str, Tensor]:
             x = parts(batch, "Denoise")[0]
             if said is not None:
-                return self._costs(kind.nll(said.expand(len(x), *said.shape[1:]), x), x)
+                return costs(kind.nll(said.expand(len(x), *said.shape[1:]), x), x, self.levels)
             z = (x - mean) / scale
-            return self._costs((z.square() / 2 + scale.log() + HALF).flatten(1).sum(1), x)
+            return costs((z.square() / 2 + scale.log() + HALF).flatten(1).sum(1), x, self.levels)
 
         return judge
-
-    def _costs(self, nll: Tensor, x: Tensor) -> dict[str, Tensor]:
-        if self.levels is None:
-            return {"nll": nll}
-        return {"nll": nll, "bits_per_dim": nll / (x[0].numel() * math.log(2))}
 
     def _coefficients(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return coefficients(self.target, s, self.schedule.data)

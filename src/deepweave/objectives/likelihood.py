@@ -13,6 +13,7 @@ from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
 from deepweave.functional.entropy import one_hot
 from deepweave.functional.reduction import weighted_mean
+from deepweave.objectives.unlabelled import costs, parts
 
 
 class Density(Protocol):
@@ -59,7 +60,7 @@ class Likelihood(Objective):
         self.context = context
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        x, y, weight = _parts(batch)
+        x, y, weight = parts(batch, "Likelihood")
         log_prob = self._log_prob(x, y)
         loss = -(log_prob.mean() if weight is None else weighted_mean(log_prob, weight))
         if getattr(self.model, "levels", None) is None:
@@ -68,12 +69,12 @@ class Likelihood(Objective):
 
     def predict(self, x: Any) -> Tensor:
         """log p(x) of each sample, in nats; with a context of (x, y). Shapes: -> (B,)"""
-        x, y, _ = _parts(x)
+        x, y, _ = parts(x, "Likelihood")
         return self._log_prob(x, y)
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """-log p(x) of each sample, in nats, and in bits per dimension of data with levels."""
-        x, y, _ = _parts(batch)
+        x, y, _ = parts(batch, "Likelihood")
         return costs(-self._log_prob(x, y), x, getattr(self.model, "levels", None))
 
     def plain(self, x: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
@@ -85,7 +86,7 @@ class Likelihood(Objective):
         return weight
 
     def check(self, batch: Batch) -> None:
-        x, y, weight = _parts(batch)
+        x, y, weight = parts(batch, "Likelihood")
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"Likelihood: inputs must be a tensor of floats, got {kind}")
@@ -146,13 +147,6 @@ class Likelihood(Objective):
         return one_hot(y, int(self.model.context)).to(x.dtype)
 
 
-def costs(nll: Tensor, x: Tensor, levels: int | None) -> dict[str, Tensor]:
-    """Nats of each sample by name, with bits per dimension where the data have levels."""
-    if levels is None:
-        return {"nll": nll}
-    return {"nll": nll, "bits_per_dim": nll / (x[0].numel() * math.log(2))}
-
-
 def independent(x: Tensor, levels: int | None = None) -> Callable[[Batch], dict[str, Tensor]]:
     """What samples cost by a Gaussian for each value by itself, fitted to x.
 
@@ -171,19 +165,8 @@ def independent(x: Tensor, levels: int | None = None) -> Callable[[Batch], dict[
     mean, scale = known.mean(0), known.std(0, correction=0).clamp_min(1e-3)
 
     def judge(batch: Batch) -> dict[str, Tensor]:
-        x = _parts(batch)[0]
+        x = parts(batch, "Likelihood")[0]
         each = ((spread(x) - mean) / scale).square() / 2 + scale.log() + math.log(2 * math.pi) / 2
         return costs(each.flatten(1).sum(1), x, levels)
 
     return judge
-
-
-def _parts(batch: Batch) -> tuple[Any, Tensor | None, Tensor | None]:
-    """Inputs, targets and weights of x, (x,), (x, y) or (x, y, weight)."""
-    if isinstance(batch, Tensor):
-        return batch, None, None
-    if not isinstance(batch, tuple | list) or not 1 <= len(batch) <= 3:
-        kind = f"{len(batch)} parts" if isinstance(batch, tuple | list) else type(batch).__name__
-        raise ValueError(f"Likelihood: a batch must be x, (x, y) or (x, y, weight), got {kind}")
-    x, y, weight = [*batch, None, None][:3]
-    return x, y, weight

@@ -13,7 +13,7 @@ from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
 from deepweave.functional.observation import Bernoulli, Observation
 from deepweave.functional.reduction import weighted_mean
-from deepweave.objectives.variational import parts
+from deepweave.objectives.unlabelled import parts
 
 
 class Codebook(nn.Module):

@@ -15,6 +15,7 @@ from deepweave.core import Batch, Logs, Objective
 from deepweave.functional.entropy import one_hot
 from deepweave.functional.observation import Bernoulli, Observation
 from deepweave.functional.reduction import weighted_mean
+from deepweave.objectives.unlabelled import costs, parts
 
 HALF = math.log(2 * math.pi) / 2
 
@@ -182,7 +183,8 @@ class VAE(Objective):
         Of values with levels also bits for each dimension, nats / (D log 2).
         """
         x, y, _ = parts(batch, "VAE")
-        return self._costs(-self.log_likelihood(x, y, samples=64)[0], x)
+        nll = -self.log_likelihood(x, y, samples=64)[0]
+        return costs(nll, x, self.likelihood.levels)
 
     def plain(self, x: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
         """The baseline: each value by itself, as it is among x, with nothing behind it."""
@@ -190,14 +192,10 @@ class VAE(Objective):
 
         def judge(batch: Batch) -> dict[str, Tensor]:
             x = parts(batch, "VAE")[0]
-            return self._costs(self.likelihood.nll(said.expand(len(x), *said.shape[1:]), x), x)
+            nll = self.likelihood.nll(said.expand(len(x), *said.shape[1:]), x)
+            return costs(nll, x, self.likelihood.levels)
 
         return judge
-
-    def _costs(self, nll: Tensor, x: Tensor) -> dict[str, Tensor]:
-        if self.likelihood.levels is None:
-            return {"nll": nll}
-        return {"nll": nll, "bits_per_dim": nll / (x[0].numel() * math.log(2))}
 
     def _weighed(self, x: Tensor, y: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
         mean, log_var = self.encode(x, y)
@@ -308,18 +306,3 @@ def kl_normal(mean: Tensor, log_var: Tensor) -> Tensor:
 def log_normal(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """log N(z; m, s^2), summed over the last dimension."""
     return -((z - mean).square() * torch.exp(-log_var) / 2 + log_var / 2 + HALF).sum(-1)
-
-
-def parts(batch: Batch, name: str) -> tuple[Any, Tensor | None, Tensor | None]:
-    """Inputs, classes and weights of x, (x,), (x, y) or (x, y, weight).
-
-    Raises:
-        ValueError: a batch of another form.
-    """
-    if isinstance(batch, Tensor):
-        return batch, None, None
-    if not isinstance(batch, tuple | list) or not 1 <= len(batch) <= 3:
-        kind = f"{len(batch)} parts" if isinstance(batch, tuple | list) else type(batch).__name__
-        raise ValueError(f"{name}: a batch must be x, (x, y) or (x, y, weight), got {kind}")
-    x, y, weight = [*batch, None, None][:3]
-    return x, y, weight
