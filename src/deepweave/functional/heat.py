@@ -231,9 +231,7 @@ def _advance(
 
     ``grows(v, scale, own)`` is scale times it plus own v.
     """
-    if most == 0 and not amount.requires_grad and not torch.is_grad_enabled():
-        return u
-    most = max(most, 1e-30)
+    most = max(most, 1e-30)  # where nothing flows there may still be slopes in D
     if method == "exact":
         return chebyshev.exponential(lambda v: grows(v, 2 / most, 2.0), u, amount, 2 * most)
     span = chebyshev.number(amount)
