@@ -132,6 +132,22 @@ def test_a_run_is_repeated_and_keeps_the_generator(tmp_path):
     assert torch.equal(kept, again.model(z))
 
 
+def test_a_population_with_a_penalty_runs_on_several_threads():
+    """Counting its operations, by which threads are chosen, stumbles over slopes within a loss."""
+    was = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        many = dw.Population(
+            [made(losses.wasserstein, penalty=10.0) for _ in range(2)],
+            optimizer="Adam",
+            shared=True,
+        )
+        run = dw.fit(many, [ring(16)[0]] * 2, epochs=1, out=False)
+    finally:
+        torch.set_num_threads(was)
+    assert run.info["steps"] == 2
+
+
 @pytest.mark.long
 def test_all_modes_of_a_ring_are_found():
     torch.manual_seed(0)

@@ -282,10 +282,13 @@ def _choose_threads(loop: Loop, batch: Batch) -> None:
     if not isinstance(loop.step, Descent | Population):
         return  # a step of another kind may not evaluate a batch of its source
     step, was = loop.step, loop.step.objective.training
+    counter = FlopCounterMode(display=False)
     step.objective.eval()
     try:
-        with chance.aside(0), FlopCounterMode(display=False) as counter:
+        with chance.aside(0), counter:
             step.evaluate(batch if step.members is None or step.shared else _one(batch))
+    except RuntimeError:
+        pass  # slopes that a loss takes itself are not counted; what came before them is
     finally:
         step.objective.train(was)
     if 0 < counter.get_total_flops() < SMALL:
