@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -88,16 +87,11 @@ def samples(objective: Any, data: Any, seed: int = 0) -> tuple[dict[str, Any], .
 
 
 def _means(judge: Judge, split: Any, device: Any, seed: int) -> dict[str, Any]:
-    move, made = import_module("deepweave.core").move, import_module("deepweave.metrics").Score
+    move = import_module("deepweave.core").move
+    over_samples = import_module("deepweave.metrics").over_samples
     parts: dict[str, list[Tensor]] = {}
     with chance.aside(seed):
         for batch in split.batches(BATCH, shuffle=False):
             for name, values in judge(move(batch, device)).items():
                 parts.setdefault(name, []).append(values.double().cpu())
-    found = {}
-    for name, values in parts.items():
-        each = torch.cat(values)
-        mean = float(each.mean())
-        half = 1.959964 * float(each.std()) / math.sqrt(len(each)) if len(each) > 1 else math.nan
-        found[name] = made(mean, mean - half, mean + half, "normal")
-    return found
+    return {name: over_samples(torch.cat(values)) for name, values in parts.items()}

@@ -55,3 +55,18 @@ def test_gain_of_rmse():
         metrics.rmse_gain(ours, theirs[:1], truth)
     with pytest.raises(ValueError, match=r"must be \(200,\), got \(3,\)"):
         metrics.rmse_gain([truth[:3]], [truth], truth)
+
+
+def test_a_mean_over_samples_covers_as_often_as_it_says():
+    torch.manual_seed(0)
+    draws = torch.randn(2000, 100).exp()
+    scores = [metrics.over_samples(row) for row in draws]
+    within = [score.low < math.exp(0.5) < score.high for score in scores]
+    assert 0.90 < sum(within) / len(within) < 0.96  # of a skewed law, a little less than 95 %
+    assert float(scores[0]) == pytest.approx(float(draws[0].double().mean()))
+    assert math.isnan(metrics.over_samples([2.0]).low)
+    lost = metrics.over_samples(torch.tensor([1.0, math.inf]))
+    assert float(lost) == math.inf
+    assert math.isnan(lost.low)
+    with pytest.raises(ValueError, match="at least one value"):
+        metrics.over_samples([])

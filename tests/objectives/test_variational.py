@@ -154,6 +154,49 @@ def test_classes_and_a_prior():
     assert float(found) == pytest.approx(exact, abs=0.02)
 
 
+def test_a_prior_that_is_told_the_class():
+    """Where classes lie apart among the latent numbers, and the prior knows where."""
+    torch.manual_seed(0)
+    y = torch.arange(2).repeat(2000)
+    prior = dw.nn.affine_flow(2, 2, (8,), context=2)
+
+    class Placed(nn.Module):  # q(z | x, y) is N(+-3, 1)
+        latent = 2
+
+        def forward(self, x, told):
+            middle = (told[:, :1] - told[:, 1:]) * 3
+            return torch.cat([middle.expand(-1, 2), torch.zeros(len(x), 2)], 1)
+
+    vae = dw.VAE(Placed(), dw.nn.decoder((4, 1), 2, (4,), classes=2), classes=2, prior=prior)
+    z = vae.encode(torch.zeros(4000, 4), y)[0] + torch.randn(4000, 2)
+    split = dw.data.Split(z, y)
+
+    class Told(dw.Objective):
+        def __init__(self):
+            super().__init__()
+            self.model = prior
+
+        def forward(self, batch):
+            z, y = batch
+            return -self.model.log_prob(z, torch.eye(2)[y]).mean(), {}
+
+    dw.fit(dw.Descent(Told(), "Adam", lr=0.02), split, epochs=6, batch=100, out=False)
+    drawn = prior.eval().sample(2000, torch.eye(2)[y[:2000]])
+    middle = torch.stack([drawn[y[:2000] == k].mean(0) for k in (0, 1)])
+    assert torch.allclose(middle, torch.tensor([[3.0, 3.0], [-3.0, -3.0]]), atol=0.3)
+    x = torch.full((4000, 4), 0.5).round()
+    mean, log_var = vae.encode(x, y)
+    assert float(vae.divergence(z, mean, log_var, y).mean().detach()) < 0.1
+    assert float(vae.divergence(z, mean, log_var, 1 - y).mean().detach()) > 5
+    cost = -vae.log_likelihood(x[:50], y[:50], samples=50)[0].mean()
+    assert float(cost) < float(-vae.log_likelihood(x[:50], 1 - y[:50], samples=50)[0].mean()) + 1
+    assert vae.sample(6, y[:6]).shape == (6, 4)
+    with pytest.raises(ValueError, match="VAE: with classes"):
+        vae.sample(6)
+    with pytest.raises(ValueError, match=r"context=0 or context=3, the classes, got 2"):
+        dw.VAE(Placed(), dw.nn.decoder((4, 1), 2, classes=3), classes=3, prior=prior)
+
+
 def test_a_run_and_its_model(tmp_path):
     data = dw.data.load("digits", limit=200)
     vae = dw.VAE(dw.nn.gaussian_encoder(data.spec, 2, (16,)), dw.nn.decoder(data.spec, 2, (16,)))

@@ -59,7 +59,11 @@ if TYPE_CHECKING:
         r2 as r2,
         rmse as rmse,
     )
-    from deepweave.metrics.repeats import over_seeds as over_seeds, rmse_gain as rmse_gain
+    from deepweave.metrics.repeats import (
+        over_samples as over_samples,
+        over_seeds as over_seeds,
+        rmse_gain as rmse_gain,
+    )
     from deepweave.metrics.score import Difference as Difference, Score as Score
     from deepweave.metrics.stream import Stream as Stream
     from deepweave.metrics.tally import Tally as Tally
@@ -110,6 +114,7 @@ _HOMES = {  # public name -> the module that holds it
     "mcc": "agreement",
     "mcnemar": "comparison",
     "mse": "regression",
+    "over_samples": "repeats",
     "over_seeds": "repeats",
     "per_class": "breakdown",
     "precision": "classification",

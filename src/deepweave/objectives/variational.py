@@ -48,7 +48,8 @@ class VAE(Objective):
         beta: the weight of the divergence (beta-VAE above 1).
         classes: 0, or how many classes y has: both are then given y one-hot, as a second input.
         free: nats of divergence of each latent number that cost nothing (against collapse).
-        prior: p(z), with ``log_prob(z)`` and ``sample(n)``, such as a flow; None: N(0, I).
+        prior: p(z), with ``log_prob(z)`` and ``sample(n)``, such as a flow; None: N(0, I). A flow
+            made with ``context=classes`` is told the class as well: p(z | y).
 
     Shapes: a batch x (B, ...), (x, y) or (x, y, weight) -> ()
 
@@ -83,6 +84,12 @@ class VAE(Objective):
             raise ValueError(f"VAE: free and classes must not be below 0, got {free} and {classes}")
         if prior is not None and free:
             raise ValueError("VAE: free nats need the divergence by numbers: leave prior out")
+        heard = getattr(prior, "context", 0)
+        if heard not in (0, classes):
+            raise ValueError(
+                f"VAE: a prior must be made with context=0 or context={classes}, the classes, "
+                f"got {heard}"
+            )
         self.model = Coder(encoder, decoder, prior)
         self.likelihood: Any = Bernoulli() if likelihood is None else likelihood
         self.classes, self.free = classes, free
@@ -108,7 +115,7 @@ class VAE(Objective):
         mean, log_var = self.encode(x, y)
         z = mean + (log_var / 2).exp() * torch.randn_like(mean)
         reconstruction = self.likelihood.nll(self.decode(z, y), x)
-        kl = self.divergence(z, mean, log_var)
+        kl = self.divergence(z, mean, log_var, y)
         cost = kl
         if self.free:
             each = kl_normal(mean, log_var)
@@ -134,11 +141,13 @@ class VAE(Objective):
         """What the likelihood needs. Shapes: z (B, latent) -> (B, P, ...)"""
         return self.decoder(z) if not self.classes else self.decoder(z, self._told(y, z))
 
-    def divergence(self, z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    def divergence(
+        self, z: Tensor, mean: Tensor, log_var: Tensor, y: Tensor | None = None
+    ) -> Tensor:
         """KL(q || p) of each sample: by numbers for N(0, I), else log q - log p at z. -> (B,)"""
         if self.prior is None:
             return kl_normal(mean, log_var).sum(1)
-        return log_normal(z, mean, log_var) - self._prior(z)
+        return log_normal(z, mean, log_var) - self._prior(z, y)
 
     def predict(self, x: Any) -> Tensor:
         """The image made again from the mean of q; of (x, y) with classes. Shapes: -> (B, ...)"""
@@ -152,7 +161,7 @@ class VAE(Objective):
         """
         like = next(self.decoder.parameters())
         with torch.no_grad():
-            z = self._draw(count, like)
+            z = self._draw(count, like, y)
             said = self.decode(z, y)
             return self.likelihood.sample(said) if drawn else self.likelihood.mean(said)
 
@@ -204,21 +213,24 @@ class VAE(Objective):
         flat = z.flatten(0, 1)
         many = None if y is None else y.repeat(samples)
         nll = self.likelihood.nll(self.decode(flat, many), x.repeat(samples, *[1] * (x.dim() - 1)))
-        prior = self._prior(flat).view(samples, -1)
+        prior = self._prior(flat, many).view(samples, -1)
         log_w = prior - nll.view(samples, -1) - log_normal(z, mean, log_var)
         total = log_w.logsumexp(0)
         share = (log_w - total).softmax(0) * samples  # w / mean w
         error = share.std(0) / math.sqrt(samples) if samples > 1 else torch.zeros_like(total)
         return total - math.log(samples), error
 
-    def _prior(self, z: Tensor) -> Tensor:
+    def _prior(self, z: Tensor, y: Tensor | None) -> Tensor:
         if self.prior is None:
             return -(z.square() / 2 + HALF).sum(-1)
+        if getattr(self.prior, "context", 0):
+            return self.prior.log_prob(z, self._told(y, z))
         return self.prior.log_prob(z)
 
-    def _draw(self, count: int, like: Tensor) -> Tensor:
+    def _draw(self, count: int, like: Tensor, y: Tensor | None) -> Tensor:
         if self.prior is not None:
-            return self.prior.sample(count)
+            told = (self._told(y, like),) if getattr(self.prior, "context", 0) else ()
+            return self.prior.sample(count, *told)
         latent: Any = getattr(self.encoder, "latent", None) or getattr(self.decoder, "latent", None)
         if latent is None:
             raise ValueError("VAE: to sample, the encoder or decoder must say its number, .latent")

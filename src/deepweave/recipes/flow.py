@@ -109,14 +109,9 @@ def _make(kind, spec, layers, hidden, levels):
 
 def _mean(nats, size, levels):
     """Nats of test samples as a score with its interval, and bits per dimension with it."""
-    nats = nats.double()
-    middle, half = float(nats.mean()), 1.96 * float(nats.std()) / math.sqrt(len(nats))
-    how, bit = "normal, over test samples", size * math.log(2)
-    score = dw.metrics.Score
-    found = {"nll": score(middle, middle - half, middle + half, how)}
+    found = {"nll": dw.metrics.over_samples(nats)}
     if levels:
-        ends = middle / bit, (middle - half) / bit, (middle + half) / bit
-        found["bits_per_dim"] = score(*ends, method=how)
+        found["bits_per_dim"] = dw.metrics.over_samples(nats.double() / (size * math.log(2)))
     return found
 
 
@@ -242,10 +237,9 @@ def _moons(run, steps, seed):
     test, extent = points(20_000, 2), (-1.6, 2.6, -1.1, 1.6)
     grid = _plane(extent)
     with torch.no_grad():
-        gap = (exact(test) - model(test)).double()
+        gap = dw.metrics.over_samples(exact(test) - model(test))
         shade, true = model(grid).exp().view(120, 120), exact(grid).exp().view(120, 120)
-    nats, off = -float(model(test).detach().mean()), float(gap.mean())
-    half = 1.96 * float(gap.std()) / math.sqrt(len(gap))
+    nats, off = -float(model(test).detach().mean()), float(gap)
     panels = {
         "exact density": true.numpy(),
         "the flow's density": shade.numpy(),
@@ -258,7 +252,7 @@ def _moons(run, steps, seed):
         dw.report.plots.densities(panels, extent, alt=told),
         title="Two moons, whose density is known",
         caption=f"A flow of four spline couplings after {steps:,} steps: {nats:.3f} nats on 20,000 "
-        f"new points. That is {off:.3f} [{off - half:.3f}, {off + half:.3f}] above the least that "
+        f"new points. That is {off:.3f} [{gap.low:.3f}, {gap.high:.3f}] above the least that "
         "is possible, the entropy of the moons; the difference is the KL divergence.",
         alt=told,
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import deepweave as dw
 from deepweave.recipes import home, recipe, subject
-from deepweave.recipes.gan import reader, recognised, sheet, shown
+from deepweave.recipes.gan import reader, recognised, seen, sheet, shown
 
 SHOWN = 10  # images in a row of a picture
 
@@ -55,7 +55,7 @@ def vae(
         betas: weights of the divergence in the study of rate and distortion, all at once.
         study_epochs: passes of the study, and of the model with two latent numbers.
         draws: importance samples of the sharpest bound.
-        full: all samples, convolutions, 32 latent numbers: made for mnist.
+        full: all samples and convolutions: made for mnist.
         seed: fixes every random draw.
         quick: a smoke run of seconds.
         out: the folder of the run.
@@ -67,8 +67,8 @@ def vae(
     if quick:
         samples, epochs, study_epochs, hidden, draws, betas = 400, 3, 2, (64,), 64, betas[:3]
     if full:
-        samples, epochs, study_epochs = len(table.train), 30, 8
-        latent, hidden, widths = max(latent, 32), (512,), (32, 64)
+        samples, epochs, study_epochs = len(table.train), 15, 6
+        hidden, widths = (256,), (32, 64)
     observed, table = _observed(table, likelihood)  # before the reader: it must know such images
     judge = reader(table, home(out), seed, quick)
     table = replace(
@@ -76,13 +76,14 @@ def vae(
         test=table.test[:500] if not full else table.test[:2000],
     )  # fmt: skip
 
-    def made(size, classes=0, beta=beta, hidden=hidden):
+    def made(size, classes=0, beta=beta, hidden=hidden, widths=widths):
         encoder = dw.nn.gaussian_encoder(table.spec, size, hidden, widths=widths, classes=classes)
         decoder = dw.nn.decoder(
             table.spec, size, hidden[::-1], numbers=observed.numbers, widths=widths[::-1],
             classes=classes,
         )  # fmt: skip
-        return dw.VAE(encoder, decoder, observed, beta=beta, classes=classes)
+        prior = dw.nn.spline_flow(size, 4, (128,), context=classes) if classes else None
+        return dw.VAE(encoder, decoder, observed, beta=beta, classes=classes, prior=prior)
 
     def train(size, epochs, out, classes=0):
         dw.chance.seed_all(dw.run.derive(seed, "weights"))
@@ -101,11 +102,12 @@ def vae(
         title=f"A variational autoencoder describes {subject(table)}",
     )
     _pictures(run, table, seed)
-    _judged(run, told, table, judge, seed)
-    _bounds(run, told, table, draws, seed)
+    fitted = _fitted(run, table, seed, quick)
+    _judged(run, told, fitted, table, judge, seed)
+    _bounds(run, told, fitted, table, draws, seed)
     _use(run, table)
     _plane(run, plane)
-    _study(run, table, [made(latent, beta=b, hidden=hidden[:1]) for b in betas],
+    _study(run, table, [made(latent, beta=b, hidden=hidden[:1], widths=()) for b in betas],
            (study_epochs, batch, lr, seed))  # fmt: skip
     return run
 
@@ -122,6 +124,25 @@ def _observed(table, name):
     if name == "gaussian":
         return kinds.Gaussian(), table
     return (kinds.Logistic if name == "logistic" else kinds.Categorical)(levels), table
+
+
+def _fitted(run, table, seed, quick):
+    """The same autoencoder with a flow as its prior, fitted to what its encoder gives."""
+    import torch
+
+    model, x = run.objective, table.train.x
+    dw.chance.seed_all(dw.run.derive(seed, "prior"))
+    with torch.no_grad():
+        parts = zip(*[model.encode(part) for part in x.split(1000)])
+    many = max(1, 40_000 // len(x))  # draws of each image
+    mean, log_var = (torch.cat(part).repeat(many, 1) for part in parts)
+    z = mean + (log_var / 2).exp() * torch.randn_like(mean)
+    prior = dw.nn.spline_flow(z.shape[1], 4, (128,))
+    step = dw.Descent(dw.Likelihood(prior), "AdamW", lr=0.003)
+    hooks = [dw.hooks.Schedule(dw.hooks.one_cycle), dw.hooks.Clip(norm=20.0)]
+    split = dw.data.Split(z, table.train.y.repeat(many))
+    dw.fit(step, split, steps=20 if quick else 1000, batch=256, seed=seed, hooks=hooks, out=False)
+    return dw.VAE(model.encoder, model.decoder, model.likelihood, prior=prior).eval()
 
 
 def _pictures(run, table, seed):
@@ -148,46 +169,45 @@ def _pictures(run, table, seed):
         f"its {model.encoder.latent} numbers.",
         alt="Two rows: test images, and their reconstructions, which are smoother.",
     )  # fmt: skip
-    cost = model.judge(table.test.x)["nll"] if len(table.test) <= 500 else None
+    cost = model.judge(table.test.x[:500])["nll"]
     with torch.no_grad():
         mean, log_var = model.encode(table.test.x)
         a, b = mean[first[0]], mean[first[-1]]
         steps = torch.linspace(0, 1, SHOWN)[:, None]
-        ways = []
-        for one, other in ((a, b), (mean[first[1]], mean[first[-2]]), (b, mean[first[2]])):
-            ways.append(model.likelihood.mean(model.decode(torch.lerp(one, other, steps))))
+        pairs = ((a, b), (mean[first[1]], mean[first[-2]]), (b, mean[first[2]]))
+        ways = [model.decode(torch.lerp(one, other, steps)) for one, other in pairs]
         use = dw.metrics.generative.latent_use(mean, log_var)
         order = use.kl.argsort(descending=True)[:6]
         moved = []
         for number in order:
             z = a.repeat(SHOWN, 1)
             z[:, number] = torch.linspace(-2.5, 2.5, SHOWN)
-            moved.append(model.likelihood.mean(model.decode(z)))
+            moved.append(model.decode(z))
+        ways, moved = (model.likelihood.mean(torch.cat(part)) for part in (ways, moved))
     run.figure(
-        "between", sheet(torch.cat(ways), SHOWN),
+        "between", sheet(ways, SHOWN),
         title="From one image to another",
         caption="Each row goes straight from the numbers of one test image to those of another. "
         "Where it passes from class to class the images in between are no mixtures of pixels.",
         alt="Three rows of images that change from one digit into another step by step.",
     )  # fmt: skip
     run.figure(
-        "moved", sheet(torch.cat(moved), SHOWN),
+        "moved", sheet(moved, SHOWN),
         title="One number at a time",
         caption="Each row moves one latent number of a test image from -2.5 to 2.5, the others "
         "held; the six that tell most, from the top: "
         + ", ".join(f"{use.kl[i]:.2f}" for i in order) + " nats.",
         alt="Six rows of images, each changing one property.",
     )  # fmt: skip
-    if cost is not None:
-        worst = cost.argsort(descending=True)[:SHOWN]
-        nats = [f"{c:.0f}" for c in cost[worst]]
-        run.figure(
-            "unlikely",
-            dw.report.plots.images(shown(table.test.x[worst]), nats, columns=SHOWN),
-            title="The least likely test images",
-            caption="Nats of each; what it does not know is here before anybody labels it.",
-            alt="Ten odd test images with their costs.",
-        )
+    worst = cost.argsort(descending=True)[:SHOWN]
+    nats = [f"{c:.0f}" for c in cost[worst]]
+    run.figure(
+        "unlikely", dw.report.plots.images(shown(table.test.x[worst]), nats, columns=SHOWN),
+        title="The least likely test images",
+        caption=f"Of {len(cost)}, with their nats; what it does not know is here before anybody "
+        "labels it.",
+        alt="Ten odd test images with their costs.",
+    )  # fmt: skip
 
 
 def _one_each(split):
@@ -198,36 +218,36 @@ def _one_each(split):
     return torch.stack([(split.y == label).nonzero()[0, 0] for label in classes])
 
 
-def _judged(run, told, table, judge, seed):
+def _judged(run, told, fitted, table, judge, seed):
     """Samples by class, what a classifier sees in samples, and readings beside real ones."""
     import torch
 
     classes = len(table.spec.classes)
-    count = 100 * min(classes, 10)
-    rows = [["real test images", *_seen(recognised(judge, table.test.x)), "", ""]]
-    rows[0][4] = recognised(judge, table.test.x, table.test.y)[0].text(3, percent=True)
+    label = torch.arange(classes).repeat_interleave(max(1, 2000 // classes))
+    rows = [seen("real test images", judge, table.test.x, table.test.y)]
     with dw.chance.aside(dw.run.derive(seed, "judged")):
-        label = torch.arange(classes).repeat_interleave(max(1, count // classes))
         for name, drawn in (("expected", False), ("drawn", True)):
-            free = run.objective.sample(count, drawn=drawn)
+            free, flow = (m.sample(len(label), drawn=drawn) for m in (run.objective, fitted))
             asked = told.objective.sample(len(label), label, drawn=drawn)
-            rows.append([f"new images, {name}", *_seen(recognised(judge, free)), "", ""])
-            right = recognised(judge, asked, label)[0]
-            rows.append([f"of a class that is told, {name}", *_seen(recognised(judge, asked)),
-                         right.text(3, percent=True), ""])  # fmt: skip
+            rows.append(seen(f"from N(0, I), {name}", judge, free))
+            rows.append(seen(f"from a flow, {name}", judge, flow))
+            rows.append(seen(f"of a class that is told, {name}", judge, asked, label))
             if not drawn:
-                run.info["told"] = {"right": right.to_json()}
+                right, kinds, _ = recognised(judge, asked, label)
+                run.info["told"] = {"right": right.to_json(), "classes": kinds}
         few = min(len(table.validation), len(table.test))
         made = run.objective.sample(few, drawn=True)
         by_class = told.objective.sample(classes * SHOWN, torch.arange(classes).repeat(SHOWN))
     run.table(
         "What a classifier sees in them",
-        ["images", "sure of", "classes seen", "entropy, bits", "told rightly"],
-        [row[:5] for row in rows],
+        ["images", "sure of", "classes seen", "entropy, bits", "told rightly"], rows,
         "A convolutional net, trained apart on the training images. Sure: a probability of 0.9 at "
         "least. Told rightly: the class it was asked for. Expected images are the decoder's means; "
-        "drawn ones have each pixel drawn, as the likelihood has it.",
-    )
+        "drawn ones have each pixel drawn, as the likelihood has it. From a flow: the same "
+        "autoencoder, whose latent numbers are drawn as its encoder has them, by a flow that was "
+        "fitted to them afterwards, not from N(0, I). Told a class: another one, trained together "
+        "with a flow of each class as its prior.",
+    )  # fmt: skip
     run.figure(
         "told", sheet(by_class, classes),
         title="New images of a class",
@@ -238,11 +258,6 @@ def _judged(run, told, table, judge, seed):
     _compared(run, made, table)
 
 
-def _seen(found):
-    sure, kinds, entropy = found
-    return sure.text(3, percent=True), str(kinds), f"{entropy:.2f}"
-
-
 def _compared(run, made, table):
     """Every reading of samples beside the same reading of real ones."""
     real, other, train = table.test.x, table.validation.x, table.train.x
@@ -250,17 +265,15 @@ def _compared(run, made, table):
     rows = [[key, *(one.text(3) for one in pair)] for key, pair in readings.items()]
     run.info["compare"] = {k: [one.to_json() for one in pair] for k, pair in readings.items()}
     run.table(
-        "New images beside real ones",
-        ["reading", "draws of the model", "other real images"],
-        rows,
+        "New images beside real ones", ["reading", "draws of the model", "other real images"], rows,
         f"Against {len(table.test)} test images, in pixels, with 95 % intervals; the last column "
         "is what validation images get: a difference within it is none. c2st: how often a network "
         "tells them from test images (0.5: never); memorised: how often one lies nearer to a "
         "training image than a test image does (0.5: as often).",
-    )
+    )  # fmt: skip
 
 
-def _bounds(run, told, table, draws, seed):
+def _bounds(run, told, fitted, table, draws, seed):
     """The bound by more and more samples; beside it pixels by themselves, and told classes."""
     import torch
 
@@ -268,48 +281,37 @@ def _bounds(run, told, table, draws, seed):
     levels, scale = model.likelihood.levels, x[0].numel() * math.log(2)
 
     def row(name, cost, error=""):
-        score = _mean(cost)
-        bits = [score / scale, score.low / scale, score.high / scale]
-        said = "" if levels is None else "{:.3f} [{:.3f}, {:.3f}]".format(*bits)
+        score, bits = dw.metrics.over_samples(cost), dw.metrics.over_samples(cost / scale)
+        said = "" if levels is None else bits.text(4)
         rows.append([name, score.text(4), said, error])
         run.info.setdefault("bounds", {})[name] = score.to_json()
-        return score
+        return {"nll": score, "bits_per_dim": bits}
 
     for count in sorted({1, 8, 64, draws}):
         with dw.chance.aside(dw.run.derive(seed, "bounds", count)):
             log_p, error = model.log_likelihood(x, samples=count)
         name = "ELBO" if count == 1 else f"of {count} samples"
         row(name, -log_p, f"{float(error.mean()):.2f}" if count > 1 else "")
-    known = {k: dw.metrics.Score.from_json(v).text(4) for k, v in told.info["scores"].items()}
-    rows.append(
-        ["told the class, of 64", known["test/nll"], known.get("test/bits_per_dim", ""), ""]
-    )
-    plain = model.plain(table.train.x)
-    row("each pixel by itself", plain(x)["nll"])
+    with dw.chance.aside(dw.run.derive(seed, "bounds")):
+        both = (table.test.x, table.test.y)
+        row("a flow for N(0, I), of 64", fitted.judge(both)["nll"])
+        row("told the class, of 64", told.objective.eval().judge(both)["nll"])
+    row("each pixel by itself", model.plain(table.train.x)(x)["nll"])
     if levels is not None and levels > 2:
         from deepweave.functional.observation import Categorical
 
         kinds = Categorical(levels)
         said = kinds.marginal(table.train.x)[None]
         parts = [kinds.nll(said.expand(len(one), *said.shape[1:]), one) for one in x.split(256)]
-        cost = row("frequencies of each pixel's levels", torch.cat(parts))
-        bits = dw.metrics.Score(cost / scale, cost.low / scale, cost.high / scale, cost.method)
-        run.rival("frequencies of each pixel's levels", {"nll": cost, "bits_per_dim": bits})
+        name = "frequencies of each pixel's levels"
+        run.rival(name, row(name, torch.cat(parts)))
     run.table(
-        "What a test image costs",
-        ["-log p(x)", "nats", "bits per pixel", "error of one image"],
+        "What a test image costs", ["-log p(x)", "nats", "bits per pixel", "error of one image"],
         rows,
         "Upper bounds of the mean of -log p(x), lower ones are better; the ELBO is that of one "
         "sample. More importance samples come closer to -log p(x). 95 % intervals over test "
         "images; the error is that of the estimate of one image, in nats.",
-    )
-
-
-def _mean(cost):
-    """The mean over samples, with a normal interval."""
-    half = 1.959964 * float(cost.std()) / math.sqrt(len(cost))
-    mean = float(cost.mean())
-    return dw.metrics.Score(mean, mean - half, mean + half, "normal")
+    )  # fmt: skip
 
 
 def _use(run, table):
@@ -319,10 +321,10 @@ def _use(run, table):
     with torch.no_grad():
         mean, log_var = run.objective.encode(table.test.x)
     use = dw.metrics.generative.latent_use(mean, log_var)
-    order = use.kl.argsort(descending=True)
-    active = int(use.active.sum())
-    told = {"active": active, "of": len(use.kl), "information": use.information}
-    run.info["latent"] = {**told, "kl": use.kl.tolist()}
+    order, active = use.kl.argsort(descending=True), int(use.active.sum())
+    run.info["latent"] = {
+        "active": active, "of": len(use.kl), "information": use.information, "kl": use.kl.tolist()
+    }  # fmt: skip
     names = [f"{i}{'' if use.active[i] else ' (lost)'}" for i in order.tolist()]
     run.figure(
         "use",
@@ -379,10 +381,10 @@ def _study(run, table, members, settings):
         nats = [f"{value:.1f}" for value in (distortion, rate, distortion + rate)]
         rows.append([f"{float(one.beta):g}", *nats, f"{int(use.active.sum())} of {len(use.kl)}"])
     rates, distortions = found["kl"].tolist(), found["reconstruction"].tolist()
+    plot = dw.report.plots.curves({"": (rates, distortions)}, x="rate: KL, nats", log=False,
+                                  y="distortion: -log p(x | z), nats")  # fmt: skip
     run.figure(
-        "rate",
-        dw.report.plots.curves({"": (rates, distortions)}, x="rate: KL, nats", log=False,
-                               y="distortion: -log p(x | z), nats"),
+        "rate", plot,
         title="What a nat of latent numbers buys",
         caption="One point for each beta, from "
         f"{float(members[-1].beta):g} (left) to {float(members[0].beta):g} (right). Their sum is "
@@ -392,8 +394,7 @@ def _study(run, table, members, settings):
     )  # fmt: skip
     run.table(
         "Weights of the divergence",
-        ["beta", "distortion, nats", "rate, nats", "sum", "numbers used"],
-        rows,
+        ["beta", "distortion, nats", "rate, nats", "sum", "numbers used"], rows,
         f"{len(members)} models at once as a Population, {epochs} epochs, one hidden layer each; "
         "over test images, one draw of each.",
-    )
+    )  # fmt: skip
