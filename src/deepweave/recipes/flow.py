@@ -48,7 +48,8 @@ def flow(
         lr: the highest learning rate of the cycle.
         moons: steps on two moons, whose exact entropy is known; 0: none.
         posterior: steps on a posterior that is known as a formula only; 0: none.
-        full: the long form: twice the layers, four times the epochs; for mnist with --kind glow.
+        full: the long form: all samples, twice the layers, epochs by the size of the set; for
+            mnist with --kind glow.
         seed: fixes every random draw.
         quick: a smoke run of seconds.
         out: the folder of the run.
@@ -59,13 +60,12 @@ def flow(
     if not isinstance(table.train.x, torch.Tensor) or not table.train.x.is_floating_point():
         raise ValueError(f"flow: needs images or a table of numbers, {data} is {table.spec.kind}")
     if full:
-        layers, epochs = 2 * layers, 4 * epochs
+        layers, epochs = 2 * layers, max(8, min(4 * epochs, 400_000 // len(table.train)))
     if quick:
         samples, epochs, moons, posterior = 1500, 3, min(moons, 60), min(posterior, 60)
         hidden = tuple(min(width, 32) for width in hidden)
-    if not full:
-        some = {part: getattr(table, part)[:samples] for part in ("train", "validation", "test")}
-        table = replace(table, **some)
+    most = {"train": len(table.train) if full else samples, "validation": 2000, "test": 2000}
+    table = replace(table, **{part: getattr(table, part)[:n] for part, n in most.items()})
     levels = _levels(table)
     dw.chance.seed_all(dw.run.derive(seed, "weights"))
     model = _make(kind, table.spec, layers, hidden, levels)
