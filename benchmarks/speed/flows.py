@@ -54,7 +54,7 @@ def samples(kind: str, hidden: tuple[int, ...], rounds: int, many: int = 1000) -
             weight.add_(0.02 * torch.randn_like(weight))
         z = torch.randn(many, 64)
         gap = float((layer(layer.inverse(z)[0])[0] - z).abs().max())
-    if gap > 1e-4:
+    if gap > 1e-5:
         raise ValueError(f"the inverse is off by {gap}")
     print(f"round trip of {kind}: {gap:.1e}")
     make = zuko.flows.NSF if kind == "spline" else zuko.flows.MAF

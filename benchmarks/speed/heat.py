@@ -23,36 +23,35 @@ from benchmarks.harness import compare, elsewhere, save
 
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # read when numba is loaded: one thread for all
 COMMAND = "OMP_NUM_THREADS=1 python -m benchmarks.speed.heat"
-SIDE, TIME = 512, 1e-3
+SIDE, TIME, SHORT = 512, 1e-3, 1e-5  # after the short time no wave is gone
 
 
-def waves() -> tuple[np.ndarray, np.ndarray]:
+def waves(time: float = TIME) -> tuple[np.ndarray, np.ndarray]:
     """A field on the unit square, of waves that end flat at the walls, and what becomes of it."""
     x = (np.arange(SIDE) + 0.5) / SIDE
     first, after = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
     for k, m, size in ((1, 2, 1.0), (5, 3, 0.5), (9, 14, 0.25), (0, 20, 0.125)):
         wave = size * np.cos(np.pi * k * x)[:, None] * np.cos(np.pi * m * x)
-        first, after = first + wave, after + wave * math.exp(-((k**2 + m**2) * np.pi**2) * TIME)
+        first, after = first + wave, after + wave * math.exp(-((k**2 + m**2) * np.pi**2) * time)
     return first, after
 
 
-def grid(rounds: int) -> dict[str, Any]:
-    """512 x 512, zero flux, a time of 0.001: whole solutions, and their errors."""
+def grid(rounds: int, time: float = TIME, name: str = "exact") -> dict[str, Any]:
+    """512 x 512, zero flux: whole solutions, and their errors."""
     import scipy.fft as fft
 
-    first, after = waves()
-    rate = np.exp(-((np.pi * np.arange(SIDE)) ** 2) * TIME)
+    first, after = waves(time)
+    rate = np.exp(-((np.pi * np.arange(SIDE)) ** 2) * time)
     factor = rate[:, None] * rate
 
     def scipy(u: np.ndarray, kept: np.ndarray) -> Any:
         return fft.idctn(fft.dctn(u, norm="ortho") * kept, norm="ortho")
 
     def ours(u: torch.Tensor) -> torch.Tensor:
-        return dw.heat(u, TIME, spacing=1 / SIDE)
+        return dw.heat(u, time, spacing=1 / SIDE)
 
     found: dict[str, Any] = {}
     for kind in (np.float32, np.float64):
-        name = np.dtype(kind).name
         u, kept = first.astype(kind), factor.astype(kind)
         tensor = torch.from_numpy(u)
         calls: dict[str, Callable[[], Any]] = {
@@ -61,7 +60,7 @@ def grid(rounds: int) -> dict[str, Any]:
         rows = compare(calls, rounds=rounds, repeats=5)
         for who, call in calls.items():
             rows[who]["error"] = float(np.abs(np.asarray(call()) - after).max())
-        found[f"512 x 512, exact, {name}"] = rows
+        found[f"512 x 512, {name}, {np.dtype(kind).name}"] = rows
     return found
 
 
@@ -222,7 +221,7 @@ def alone(part: Callable[[int], dict[str, Any]], count: int) -> dict[str, Any]:
 def measure(rounds: int, peers: int) -> Path:
     """Run everything and save benchmarks/results/heat.json."""
     torch.set_num_threads(1)
-    results = grid(rounds)
+    results = grid(rounds) | grid(rounds, SHORT, "a short time")
     results |= kernels(max(3, rounds // 2)) | walkers(max(3, rounds // 2))
     # each in a process of its own: what numba leaves behind slows everything after it
     for part, count in ((smoothing, 3), (steppers, 3), (infections, peers)):

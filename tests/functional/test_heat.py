@@ -11,6 +11,7 @@ import scipy.fft
 import scipy.linalg
 import torch
 from hypothesis import given, settings, strategies as st
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import deepweave as dw
 from deepweave.functional.chebyshev import exponential, solve
@@ -109,6 +110,112 @@ def test_it_is_the_cosine_transform_of_scipy():
     factor = np.exp(-2.5 * (rates[0][:, None] + rates[1]))
     wanted = scipy.fft.idctn(scipy.fft.dctn(u.numpy(), norm="ortho") * factor, norm="ortho")
     assert np.abs(heat(u, 2.5).numpy() - wanted).max() < 1e-13
+
+
+def waves(size: int, boundary: str, lattice: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The waves on cells of width 1, orthonormal, (N, N), and how fast they decay."""
+    n, x = np.arange(size), np.arange(size) + 0.5
+    if boundary == "periodic":
+        k = 2 * np.pi * np.minimum(n, size - n) / size
+        made = np.exp(2j * np.pi * np.outer(n, x) / size) / np.sqrt(size)
+    else:
+        k = np.pi * (n + (boundary == "dirichlet")) / size
+        made = (np.sin if boundary == "dirichlet" else np.cos)(np.outer(k, x))
+        made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made, 2 - 2 * np.cos(k) if lattice else k**2
+
+
+@pytest.mark.parametrize("lattice", [False, True])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("time", [0.0, 0.2, 15.0, 2000.0])
+def test_long_times_leave_out_what_is_gone(boundary, time, lattice):
+    options = {"boundary": boundary, "lattice": lattice, "axes": 2}
+    u = drawn(3, 45, 64)
+    wanted = u.numpy()
+    for axis in (1, 2):
+        made, rates = waves(u.shape[axis], boundary, lattice)
+        kernel = (made.conj().T * np.exp(-time * rates)) @ made
+        wanted = np.moveaxis(np.tensordot(kernel, wanted, (1, axis)), 0, axis)
+    assert np.abs(heat(u, time, **options).numpy() - wanted).max() < 1e-13
+    assert np.abs(heat(u.float(), time, **options).numpy() - wanted).max() < 2e-6
+    # the same with all waves, and in its slope
+    late = torch.tensor(time).double().requires_grad_()
+    slope = torch.autograd.grad(heat(u, late, **options).square().sum(), late)[0]
+    every = torch.func.grad(lambda t: heat(u, t, **options).square().sum())
+    assert torch.allclose(slope, every(late.detach()), rtol=1e-10, atol=1e-10)
+
+
+def test_the_slowest_row_says_what_is_gone():
+    u, time = drawn(2, 64), torch.tensor([0.1, 500.0]).double()
+    found = heat(u, time, axes=1)
+    assert torch.allclose(found[0], heat(u[0], 0.1), atol=1e-14)
+    assert torch.allclose(found[1], heat(u[1], 500.0), atol=1e-14)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_a_few_columns_at_a_time(boundary):
+    u, d = drawn(4, 300, 300), torch.tensor([0.0, 0.3, 1.0, 2.0]).double()
+    found = heat(u, 0.7, d, boundary=boundary)
+    for one, k, own in zip(found, d, u):
+        assert torch.allclose(one, heat(own, 0.7, k, boundary=boundary), atol=1e-13)
+
+
+def test_modes_of_torch_leave_nothing_behind():
+    u = torch.randn(11, 13)
+    with FakeTensorMode() as mode:
+        fake = heat(mode.from_tensor(u), 0.3)
+        timed = heat(mode.from_tensor(u), mode.from_tensor(torch.tensor(0.3)))
+    assert isinstance(fake, FakeTensor)
+    assert isinstance(timed, FakeTensor)
+    assert heat(u.to("meta"), 0.3).shape == u.shape
+    with torch.inference_mode():
+        wanted = heat(u, 0.3)
+    weight = u.clone().requires_grad_()
+    found = heat(weight, 0.3)
+    found.square().sum().backward()
+    assert torch.equal(found, wanted)
+    assert weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_few_digits_are_solved_with_more(dtype):
+    u = torch.rand(6, 7).to(dtype)
+    for d in (0.7, torch.rand(6, 7), perona_malik(0.3)):
+        found = heat(u, 2.0, d)
+        assert found.dtype == dtype
+        assert torch.equal(found, heat(u.float(), 2.0, d).to(dtype))
+
+
+def test_spacing_may_be_a_tensor():
+    u = drawn(4, 5)
+    assert torch.equal(heat(u, 1.0, spacing=torch.tensor(0.5)), heat(u, 1.0, spacing=0.5))
+    for both in (torch.tensor([0.5, 0.25]), np.array([0.5, 0.25]), [torch.tensor(0.5), 0.25]):
+        assert torch.equal(heat(u, 1.0, spacing=both), heat(u, 1.0, spacing=(0.5, 0.25)))
+    wide = torch.tensor(0.5, requires_grad=True)
+    for said in (wide, (wide, 1.0)):
+        with pytest.raises(ValueError, match="no slopes in spacing: put them into D"):
+            heat(u, 1.0, spacing=said)
+    with pytest.raises(ValueError, match="no slopes in spacing"):
+        torch.func.grad(lambda s: heat(u, 1.0, spacing=(1.0, s)).sum())(wide.detach())
+    with pytest.raises(ValueError, match="spacing may not differ from member to member"):
+        torch.vmap(lambda s: heat(u, 1.0, spacing=s))(torch.ones(2))
+
+
+def test_a_diffusivity_that_could_be_two_things_is_refused():
+    u, d = drawn(5, 5), drawn(5, seed=1).exp()
+    with pytest.raises(ValueError, match=r"say \(5, 1\) for numbers, or \(1, 5\) for a field"):
+        heat(u, 1.0, d, axes=1)
+    rows = torch.stack([heat(one, 1.0, k) for one, k in zip(u, d)])
+    assert torch.allclose(heat(u, 1.0, d[:, None], axes=1), rows, atol=1e-14)
+    field = torch.stack([heat(one, 1.0, d) for one in u])
+    assert torch.allclose(heat(u, 1.0, d[None], axes=1), field, atol=1e-12)
+    assert torch.allclose(heat(u, d[:, None], axes=1), rows, atol=1e-14)  # times as well
+    with pytest.raises(ValueError, match=r"say \(1, 5, 1\) for numbers, or \(1, 1, 5\) for"):
+        heat(drawn(2, 5, 5), 1.0, d, axes=1)
+    four = drawn(4, 5, 4, 5)
+    with pytest.raises(ValueError, match="could be numbers for the leading axes"):
+        heat(four, 1.0, torch.ones(4, 5))
+    assert heat(four[0], 1.0, torch.ones(4, 5)).shape == (5, 4, 5)  # a field alone fits
 
 
 @settings(max_examples=20, deadline=None)
@@ -260,6 +367,8 @@ class TestEdges:
     [
         (lambda u: heat(u, -1.0), "time must be finite and not negative, got -1"),
         (lambda u: heat(u, math.nan), "time must be finite and not negative"),
+        (lambda u: heat(u, 1e39), "time must be finite and not negative, got inf"),
+        (lambda u: heat(u, torch.tensor([math.inf])), "time must be finite .* got inf"),
         (lambda u: heat(u, 1.0, -0.5), "diffusivity must be finite and not negative, got -0.5"),
         (lambda u: heat(u, 1.0, torch.full((4, 5), -1.0)), "diffusivity .* not negative, got -1"),
         (lambda u: heat(u, 1.0, boundary="walls"), "neumann, dirichlet, periodic, got 'walls'"),

@@ -19,6 +19,15 @@ def test_it_is_a_model(options):
     check_model(lambda: dw.nn.Heat((4, 3), 0.4, **options), blobs(4, 4, 3))
 
 
+def test_a_batch_may_be_as_many_as_the_cells():
+    torch.manual_seed(0)
+    net = dw.nn.Heat((4,), 0.4, field=True, start=1.0, highest=3.0).double()
+    torch.nn.init.normal_(net.theta)
+    u = torch.randn(4, 4).double()
+    alone = torch.stack([dw.heat(one, 0.4, net.diffusivity) for one in u])
+    assert torch.allclose(net(u), alone, atol=1e-11)
+
+
 def test_one_planted_number_is_found_by_many_starts_at_once():
     u = blobs(16, 12, 12)
     noise = 0.01 * torch.randn(16, 12, 12, generator=torch.Generator().manual_seed(1))

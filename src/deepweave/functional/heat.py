@@ -31,7 +31,7 @@ def heat(
     *,
     axes: int | None = None,
     boundary: str = "neumann",
-    spacing: float | Sequence[float] = 1.0,
+    spacing: float | Sequence[float] | Tensor = 1.0,
     graph: Graph | None = None,
     method: str = "exact",
     steps: int | None = None,
@@ -43,16 +43,20 @@ def heat(
     On a graph (div D grad u)_i = D sum_j w_ij (u_j - u_i), the Laplacian of its edges' weights.
 
     Args:
-        u: the field at first, its last ``axes`` axes in space; on a graph (N, ...).
-        time: how long, not negative, in units of spacing^2 / D.
-        diffusivity: a number; a tensor of numbers for each of the leading axes of u; a field of
-            u's spatial shape, with or without leading axes; or a function of the slope |grad u|
-            (see :func:`perona_malik`), which is stepped explicitly.
+        u: the field at first, its last ``axes`` axes in space; on a graph (N, ...). With fewer than
+            32 bits it is solved in float32 and given back as it came.
+        time: how long, not negative, in units of spacing^2 / D; a number, or numbers for the
+            leading axes of u.
+        diffusivity: a number; a tensor of numbers for the leading axes of u, which ends where the
+            grid begins, or has as many axes as u and 1 for each of the grid; a field, whose last
+            axes are the grid, with or without leading axes; or a function of the slope |grad u|
+            (see :func:`perona_malik`), which is stepped explicitly. A shape that could be both,
+            (5,) for u (5, 5) with one axis of space, is refused: say (5, 1) or (1, 5).
         axes: how many axes are space, 1 to 3; None: all of u's, at most 2 (a photograph with
             channels first, (C, H, W), has 2).
         boundary: ``"neumann"`` (nothing flows through the walls), ``"dirichlet"`` (they are held
             at zero) or ``"periodic"``.
-        spacing: the width of a cell, or one for each axis.
+        spacing: the width of a cell, or one for each axis; there are no slopes in it.
         graph: u lives on its nodes.
         method: ``"exact"``; or ``"explicit"``, ``"implicit"``, ``"crank-nicolson"`` in ``steps``
             steps, whose errors are of the first, first and second order in the step.
@@ -66,7 +70,7 @@ def heat(
 
     Raises:
         ValueError: a negative time or D, an unknown boundary or method, explicit steps that are
-            not stable (the limit is said), shapes that do not fit.
+            not stable (the limit is said), shapes that do not fit or say two things.
         TypeError: u holds no floating-point numbers.
 
     Source: Crank & Nicolson, A practical method for numerical evaluation of solutions of partial
@@ -77,8 +81,12 @@ def heat(
     tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
     _checked(u, method, boundary, steps)
-    time = torch.as_tensor(time, dtype=u.dtype, device=u.device)
-    _not_negative("time", time)
+    if u.dtype.itemsize < 4:  # sums of many small numbers need more digits
+        return heat(
+            u.float(), time, diffusivity, axes=axes, boundary=boundary, spacing=spacing,
+            graph=graph, method=method, steps=steps, lattice=lattice, highest=highest,
+        ).to(u.dtype)  # fmt: skip
+    time = _not_negative("time", time, u)
     if graph is not None:
         return _on_graph(u, time, diffusivity, graph, method, steps)
     axes = min(u.dim(), 2) if axes is None else axes
@@ -88,21 +96,22 @@ def heat(
     widths = _widths(spacing, axes)
     if callable(diffusivity):
         return _nonlinear(u, time, diffusivity, axes, boundary, widths, method, steps)
-    found = torch.as_tensor(diffusivity, dtype=u.dtype, device=u.device)
-    _not_negative("diffusivity", found)
-    field = found.dim() >= axes and tuple(found.shape[-axes:]) == grid and found.dim() > 0
-    if field:
-        _leads(found[(..., *[0] * axes)], u, axes)
-    else:
-        _leads(found, u, axes)
-        found = found.view(*found.shape, *[1] * axes)
-    if time.dim():
-        _leads(time, u, axes)
-        time = time.view(*time.shape, *[1] * axes)
+    found = _not_negative("diffusivity", diffusivity, u)
+    field = found.dim() >= axes and tuple(found.shape[-axes:]) == grid
+    if not field:
+        found = _numbers(found, u, axes)
+    elif not _fits(found.shape[:-axes], u, axes):
+        raise _unfit(found.shape[:-axes], u, axes)
+    elif found.numel() > 1 and _fits(found.shape, u, axes):
+        ahead = [1] * (u.dim() - axes - found.dim())
+        raise ValueError(
+            f"heat: diffusivity {tuple(found.shape)} could be numbers for the leading axes of u, "
+            f"{tuple(u.shape)}, or a field: say {(*ahead, *found.shape, *[1] * axes)} for numbers, "
+            f"or {(*[1] * (u.dim() - found.dim()), *found.shape)} for a field"
+        )
+    time = _numbers(time, u, axes)
     if method == "exact" and not field:
-        for axis, width in zip(range(-axes, 0), widths):
-            u = decay(u, found * time, axis, boundary, width, discrete=lattice)
-        return u
+        return decay(u, found * time, boundary, widths, discrete=lattice)
     if highest is not None and looking(found) and bool((found > highest * (1 + 1e-6)).any()):
         top = float(found.detach().amax())
         raise ValueError(f"heat: no D may be above highest={highest:g}, got {top:.4g}")
@@ -189,10 +198,9 @@ def _on_graph(
         )
     if callable(diffusivity):
         raise ValueError("heat: on a graph the diffusivity is a number")
-    amount = time * torch.as_tensor(diffusivity, dtype=u.dtype, device=u.device)
+    amount = time * _not_negative("diffusivity", diffusivity, u)
     if amount.dim():
         raise ValueError(f"heat: on a graph time and D are numbers, got {tuple(amount.shape)}")
-    _not_negative("diffusivity", amount)
     if method != "explicit" and looking(u) and not _even(graph):
         raise ValueError(
             "heat: on a graph whose edges lead one way only, or weigh more one way, take "
@@ -288,27 +296,55 @@ def _checked(u: Tensor, method: str, boundary: str, steps: int | None) -> None:
         raise ValueError(f"heat: steps must be at least 1, got {steps}")
 
 
-def _not_negative(name: str, value: Tensor) -> None:
-    if looking(value):
-        wrong = ~(value >= 0) | value.isinf()
-        if bool(wrong.any()):
-            first = float(value.detach().reshape(-1)[int(wrong.reshape(-1).int().argmax())])
-            raise ValueError(f"heat: {name} must be finite and not negative, got {first:.4g}")
+def _not_negative(name: str, value: Any, u: Tensor) -> Tensor:
+    """Numbers as u has them, finite and not below 0 where they may be looked at."""
+    found = torch.as_tensor(value, dtype=u.dtype, device=u.device)
+    if isinstance(value, int | float):
+        wrong = not 0 <= value <= torch.finfo(u.dtype).max
+    else:
+        wrong = looking(found) and not bool(((found >= 0) & (found < math.inf)).all())
+    if wrong:
+        bad = found.detach()[~((found >= 0) & (found < math.inf))]
+        raise ValueError(f"heat: {name} must be finite and not negative, got {float(bad[0]):.4g}")
+    return found
 
 
-def _leads(value: Tensor, u: Tensor, axes: int) -> None:
-    lead = tuple(u.shape[:-axes])
-    if value.dim() > len(lead) or any(
-        a not in (1, b) for a, b in zip(value.shape[::-1], lead[::-1])
-    ):
+def _fits(shape: Sequence[int], u: Tensor, axes: int) -> bool:
+    """Whether a shape broadcasts over the leading axes of u."""
+    lead = u.shape[:-axes]
+    return len(shape) <= len(lead) and all(a in (1, b) for a, b in zip(shape[::-1], lead[::-1]))
+
+
+def _unfit(shape: Sequence[int], u: Tensor, axes: int) -> ValueError:
+    return ValueError(
+        f"heat: numbers for each field must fit the leading axes {tuple(u.shape[:-axes])} of u, or "
+        f"its grid {tuple(u.shape[-axes:])}, got {tuple(shape)}"
+    )
+
+
+def _numbers(value: Tensor, u: Tensor, axes: int) -> Tensor:
+    """Numbers for the leading axes of u, with 1 for each axis of the grid; one alone as it is."""
+    if value.dim() == u.dim() and value.shape[-axes:].numel() == 1:
+        value = value[(..., *[0] * axes)]
+    if not _fits(value.shape, u, axes):
+        raise _unfit(value.shape, u, axes)
+    return value.view(*value.shape, *[1] * axes) if value.dim() else value
+
+
+def _widths(spacing: Any, axes: int) -> tuple[float, ...]:
+    """The width of a cell along each axis, as numbers."""
+    if isinstance(spacing, int | float) or getattr(spacing, "ndim", 1) == 0:
+        given = [spacing] * axes
+    else:
+        given = list(spacing)
+    if any(getattr(width, "requires_grad", False) for width in given):
+        raise ValueError("heat: there are no slopes in spacing: put them into D, D / spacing^2")
+    try:
+        found = tuple(float(width) for width in given)
+    except RuntimeError:  # members of a vmap hold no single value
         raise ValueError(
-            f"heat: numbers for each field must fit the leading axes {lead} of u, or its grid "
-            f"{tuple(u.shape[-axes:])}, got {tuple(value.shape)}"
-        )
-
-
-def _widths(spacing: float | Sequence[float], axes: int) -> tuple[float, ...]:
-    found = (float(spacing),) * axes if isinstance(spacing, int | float) else tuple(spacing)
+            "heat: spacing may not differ from member to member: put it into D, D / spacing^2"
+        ) from None
     if len(found) != axes or not all(width > 0 and math.isfinite(width) for width in found):
         raise ValueError(f"heat: spacing must be {axes} positive widths, got {spacing}")
     return found

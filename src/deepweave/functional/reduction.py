@@ -11,9 +11,10 @@ Every loss has elements: pixels, labels, targets, or one alone. A *mask* says wh
 What has no element left costs 0 with slope 0, never NaN.
 
 Numbers and shapes are always checked. The *values* of tensors (labels, probabilities, weights) are
-looked at on the CPU alone, and never inside a transform of ``torch.func`` or a compiled graph: a
-look would stop a GPU, and a vmapped tensor has no single value. The objectives bring their first
-batch to the CPU and look once, on whatever device they learn (``Objective.check``).
+looked at on the CPU alone, and never inside a transform of ``torch.func``, a compiled graph or a
+mode of fake tensors: a look would stop a GPU, and a vmapped or fake tensor has no single value. The
+objectives bring their first batch to the CPU and look once, on whatever device they learn
+(``Objective.check``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def looking(*tensors: Tensor) -> bool:
         all(one.device.type == "cpu" for one in tensors)
         and not torch._C._are_functorch_transforms_active()
         and not torch.compiler.is_compiling()
+        and torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None  # pyright: ignore
     )
 
 

@@ -53,25 +53,23 @@ def rational_quadratic(
         )
     if not (bound > 0 and math.isfinite(bound)):
         raise ValueError(f"rational_quadratic: bound must be above 0, got {bound}")
-    left, right = _knots(shape, bins, bound, x, inverse)
-    (x0, y0, d0), (x1, y1, d1) = left.unbind(-1), right.unbind(-1)
     inside = (x > -bound) & (x < bound)
     near = x.clamp(-bound, bound)
-    width, height = x1 - x0, y1 - y0
+    (x0, y0), (width, height), (d0, d1) = _bin(near, shape, bins, bound, inverse)
+    offset = (near - (y0 if inverse else x0)).to(x.dtype)
     mean = height / width
     bend = d0 + d1 - 2 * mean
     if inverse:
-        rise = near - y0
-        a = height * (mean - d0) + rise * bend
-        b = height * d0 - rise * bend
-        c = -mean * rise
+        a = height * (mean - d0) + offset * bend
+        b = height * d0 - offset * bend
+        c = -mean * offset
         root = (b.square() - 4 * a * c).clamp_min(1e-30).sqrt()
         # The same root in two forms: each is free of cancellation for one sign of b.
         turn = b < 0
         above = torch.where(turn, root - b, -2 * c)
         xi = (above / torch.where(turn, 2 * a, root + b)).clamp(0, 1)
     else:
-        xi = ((near - x0) / width).clamp(0, 1)
+        xi = (offset / width).clamp(0, 1)
     rest_of = 1 - xi
     both = xi * rest_of
     below = mean + bend * both
@@ -81,21 +79,35 @@ def rational_quadratic(
         moved, log_slope = x0 + xi * width, -log_slope
     else:
         moved = y0 + height * (mean * xi.square() + d0 * both) / below
-    return torch.where(inside, moved, x), torch.where(inside, log_slope, 0.0)
+    return torch.where(inside, moved.to(x.dtype), x), torch.where(inside, log_slope, 0.0)
 
 
-def _knots(
-    shape: Tensor, bins: int, bound: float, x: Tensor, inverse: bool
-) -> tuple[Tensor, Tensor]:
-    """(x_k, y_k, d_k) at both ends of the bin that each element lies in, (..., 3) each."""
-    shares = shape[..., : 2 * bins].unflatten(-1, (2, bins)).softmax(-1)
-    shares = LEAST / bins + (1 - LEAST) * shares
-    knots = F.pad(2 * bound * shares.cumsum(-1) - bound, (1, 0), value=-bound)
+def _bin(
+    x: Tensor, shape: Tensor, bins: int, bound: float, inverse: bool
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The bin that each element lies in: its lower corner, its sizes, the slopes at both ends.
+
+    Knots have 64 bits: what a knot is off by is multiplied by the slope, and there and back the
+    parameters of an autoregressive network are not the same to the last digit, which moves knots
+    of 32 bits by jumps. Differences are then given in the bits of x.
+    """
+    wide = x.dtype if x.device.type == "mps" else torch.float64  # there is no float64 on mps
+    parts = shape[..., : 2 * bins].unflatten(-1, (2, bins)).to(wide)
+    # A softmax but for its sum: along so short an axis that of torch takes five times as long.
+    parts = (parts - parts.detach().amax(-1, keepdim=True)).exp()
+    least, rest = LEAST / bins, 1 - LEAST  # of 2B, knot k lies at k least + rest (first k shares)
+    order = torch.arange(bins, dtype=wide, device=x.device)
+    sums = parts[..., int(inverse), :].detach().cumsum(-1)
+    knots = order[1:] * least + sums[..., :-1] * (rest / sums[..., -1:])
+    level = x.detach().to(wide) / (2 * bound) + 0.5
+    place = (level.unsqueeze(-1) >= knots).sum(-1, keepdim=True)
+    total = parts.sum(-1)
+    at = place.unsqueeze(-1).expand(*parts.shape[:-1], 1)
+    share = parts.gather(-1, at).squeeze(-1) / total
+    upto = (parts * (order < place).to(wide).unsqueeze(-2)).sum(-1) / total
+    corner = 2 * bound * (least * place.to(wide) + rest * upto) - bound
+    sizes = (2 * bound * (least + rest * share)).to(x.dtype)
     one = math.log(math.expm1(1 - FLAT))  # softplus of it is 1 - FLAT
     slopes = F.pad(FLAT + F.softplus(shape[..., 2 * bins :] + one), (1, 1), value=1.0)
-    own = knots[..., int(inverse), 1:-1]
-    place = (x.unsqueeze(-1) >= own).sum(-1)
-    every = torch.cat([knots, slopes.unsqueeze(-2)], -2)  # (..., 3, K + 1)
-    place = place[..., None, None].expand(*every.shape[:-1], 1)
-    found = every.gather(-1, torch.cat([place, place + 1], -1))
-    return found[..., 0], found[..., 1]
+    slopes = slopes.gather(-1, torch.cat([place, place + 1], -1))
+    return corner.unbind(-1), sizes.unbind(-1), slopes.unbind(-1)

@@ -86,8 +86,7 @@ class Autoregressive(Bijection):
             slopes.append(log_slope)
             return x
 
-        x, _ = self.net.unroll(z, step, context)
-        return x, torch.stack(slopes, 1).sum(1)
+        return self.net.unroll(z, step, context), torch.stack(slopes).sum(0)
 
 
 def jacobi(

@@ -78,8 +78,9 @@ class Heat(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         if tuple(u.shape[1:]) != self.grid:
             raise ValueError(f"Heat: u must be (B, {self.grid}), got {tuple(u.shape)}")
+        found = self.diffusivity if self.highest is None else self.diffusivity[None]
         return heat(
-            u, self.time, self.diffusivity, axes=len(self.grid), boundary=self.boundary,
+            u, self.time, found, axes=len(self.grid), boundary=self.boundary,
             spacing=self.spacing, highest=self.highest,
         )  # fmt: skip
 

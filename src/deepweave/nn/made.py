@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from deepweave.nn.activations import Activation, activation_layer, gain_of
 from deepweave.nn.bijection import checked
 
+TOGETHER = 16  # features whose products with what is known before them are taken at once
+
 
 class MaskedDense(nn.Module):
     """A dense layer some of whose weights are held at 0 by a mask.
@@ -106,8 +108,8 @@ class MADE(nn.Module):
         self.out = MaskedDense((outputs[:, None] > seen[None]).float(), gain=gain)
         self.act = activation_layer(activation)
         self.residual = [False, *(a == b for a, b in pairwise(hidden))]
-        # how many units of each layer are known once features up to i are, i = -1 .. D - 1
-        self.ends = [[int((own <= i).sum()) for i in range(-1, features)] for own in degrees]
+        # how many units of each layer are known as soon as the features before i are
+        self.counts = [[int((own == i - 1).sum()) for i in range(features)] for own in degrees]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = x.new_ones(len(x), 1) if self.blind else context
@@ -122,70 +124,95 @@ class MADE(nn.Module):
         z: Tensor,
         step: Callable[[Tensor, Tensor], Tensor],
         context: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """x_i = step(z_i, parameters of x_1 .. x_i-1), each hidden unit computed once.
 
-        Without slopes and transforms known units lie in one block of memory each layer; with
-        them the known parts are put together anew for every feature.
+        What is known speaks to the next few features in one product, and what they add among
+        themselves comes one by one, so that memory is read once for all of them. Without slopes and
+        transforms known units lie in one block of memory each layer; with them the known parts are
+        put together anew for every feature.
 
-        Shapes: z (B, D), step: (B,), (B, P) -> (B,) -> x (B, D), parameters (B, D, P)
+        Shapes: z (B, D), step: (B,), (B, P) -> (B,) -> x (B, D)
         """
         context = z.new_ones(len(z), 1) if self.blind else context
         plain = not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
-        known = _Block if plain else _Chain
-        weights = [layer.weight * layer.mask for layer in self.layers]  # pyright: ignore
-        biases = [layer.bias.unsqueeze(1) for layer in self.layers]  # pyright: ignore
-        final = self.out.weight * self.out.mask
-        columns, rows = z.t(), len(z)
-        inputs = known(z, self.context + self.features, rows)
+        known, act = _Block if plain else _Chain, self.act
+        inputs = known(z, [self.context] + [1] * self.features)
         if context is not None:
-            inputs.add(context.t())
-        held = [known(z, len(weight), rows) for weight in weights]
-        xs, found = [], []
-        for i in range(self.features):
-            below = inputs  # features before i are known: units of degree i - 1 come next
-            for layer, (weight, bias) in enumerate(zip(weights, biases)):
-                own, end = held[layer], self.ends[layer][i]
-                begin = own.size
-                if end > begin:
-                    seen = below.read()
-                    new = torch.addmm(bias[begin:end], weight[begin:end, : below.size], seen)
-                    new = self.act(new)
-                    own.add(new + seen[begin:end] if self.residual[layer] else new)
-                below = own
-            part = slice(i * self.size, (i + 1) * self.size)
-            bias = self.out.bias[part].unsqueeze(1)
-            parameters = torch.addmm(bias, final[part, : below.size], below.read()).t()
-            x = step(columns[i], parameters)
-            inputs.add(x.unsqueeze(0))
-            xs.append(x)
-            found.append(parameters)
-        return torch.stack(xs, 1), torch.stack(found, 1)
+            inputs.add(context.t(), self.context)
+        held = [known(z, counts) for counts in self.counts]
+        sources = [inputs, *held]
+        every = [*self.counts, [self.size] * self.features]
+        parts = [
+            _Part(layer, counts, source)
+            for layer, counts, source in zip([*self.layers, self.out], every, sources)
+        ]
+        layers, final, new = list(zip(held, parts, self.counts, self.residual)), parts[-1], z
+        for i, one in enumerate(z.t().contiguous().unbind()):
+            if i % TOGETHER == 0:
+                for part in parts:
+                    part.begin(i)
+            for own, part, counts, adds in layers:  # units of degree i - 1 come next
+                if counts[i]:
+                    out = act(part.of(i))
+                    new = out + new if adds else out  # layers of one width have units in step
+                    own.add(new, counts[i])
+            inputs.add(step(one, final.of(i).t()).unsqueeze(0), 1)
+        return inputs.since(self.context).t().contiguous()
+
+
+class _Part:
+    """A layer in :meth:`MADE.unroll`: what it says of one feature after the other."""
+
+    def __init__(self, layer: nn.Module, counts: Sequence[int], source: _Block | _Chain):
+        self.weight: Tensor = layer.weight * layer.mask  # pyright: ignore
+        self.bias: Tensor = layer.bias.unsqueeze(1)  # pyright: ignore
+        self.rows, self.counts, self.source = self.weight.split(counts), counts, source
+        self.done = self.first = self.seen = 0
+        self.bases: Sequence[Tensor] = ()
+
+    def begin(self, i: int) -> None:
+        """What is known says to the next features, in one product."""
+        self.first, self.seen = i, self.source.size
+        counts = self.counts[i : i + TOGETHER]
+        weight = self.weight.narrow(0, self.done, sum(counts)).narrow(1, 0, self.seen)
+        bias = self.bias.narrow(0, self.done, sum(counts))
+        self.bases = torch.addmm(bias, weight, self.source.since(0)).split(counts)
+        self.done += sum(counts)
+
+    def of(self, i: int) -> Tensor:
+        """All that is known says of feature i, (n, B)."""
+        base, fresh = self.bases[i - self.first], self.source.size - self.seen
+        if not fresh:
+            return base
+        weight = self.rows[i].narrow(1, self.seen, fresh)
+        return torch.addmm(base, weight, self.source.since(self.seen))
 
 
 class _Block:
-    """Known rows (N, B) in memory that was taken once."""
+    """Known rows (N, B) in memory that was taken once; they come in parts of the counts."""
 
-    def __init__(self, like: Tensor, most: int, rows: int):
-        self.rows, self.size = like.new_empty(most, rows), 0
+    def __init__(self, like: Tensor, counts: Sequence[int]):
+        self.rows, self.size = like.new_empty(sum(counts), len(like)), 0
+        self.parts = iter(self.rows.split([count for count in counts if count]))
 
-    def add(self, new: Tensor) -> None:
-        self.rows[self.size : self.size + len(new)] = new
-        self.size += len(new)
+    def add(self, new: Tensor, count: int) -> None:
+        next(self.parts).copy_(new)
+        self.size += count
 
-    def read(self) -> Tensor:
-        return self.rows[: self.size]
+    def since(self, first: int) -> Tensor:
+        return self.rows.narrow(0, first, self.size - first)
 
 
 class _Chain:
     """Known rows (N, B), never changed in place: for slopes and transforms."""
 
-    def __init__(self, like: Tensor, most: int, rows: int):
-        self.rows, self.size = like.new_empty(0, rows), 0
+    def __init__(self, like: Tensor, counts: Sequence[int]):
+        self.rows, self.size = like.new_empty(0, len(like)), 0
 
-    def add(self, new: Tensor) -> None:
+    def add(self, new: Tensor, count: int) -> None:
         self.rows = torch.cat([self.rows, new])
-        self.size = len(self.rows)
+        self.size += count
 
-    def read(self) -> Tensor:
-        return self.rows
+    def since(self, first: int) -> Tensor:
+        return self.rows.narrow(0, first, self.size - first)

@@ -36,8 +36,8 @@ class Affine:
 
     def inverse(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = parameters.unbind(-1)
-        scale = self.most * torch.tanh(raw / self.most)
-        return (z - shift) * (-scale).exp(), -scale
+        log_slope = self.most * torch.tanh(raw / -self.most)
+        return (z - shift) * log_slope.exp(), log_slope
 
 
 @dataclass(frozen=True)
