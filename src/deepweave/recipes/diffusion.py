@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import deepweave as dw
 from deepweave.recipes import home, recipe
@@ -86,7 +87,8 @@ def diffusion(
         question=f"Can noise be turned into {dw.recipes.subject(table)}?",
         title=f"Diffusion draws {dw.recipes.subject(table)}",
     )
-    _likelihood(run)
+    further = _trained_on(run, table, noise, levels, batch, seed) if full else None
+    _likelihood(run, further)
     clock = _Clock(method, seed, steps)
     _grid(run, table, clock, guidance)
     _frames(run, table, clock, guidance)
@@ -129,13 +131,36 @@ def _label(table, k):
     return str(names[k]) if names else str(k)
 
 
-def _likelihood(run):
+def _trained_on(run, table, noise, levels, batch, seed):
+    """Bits per dimension after a further quarter of the training, on levels for the bound.
+
+    Pictures are made at middle levels of noise, likelihoods of many greys at low ones: so all
+    levels come equally often on a logarithmic scale, and the copy learns on.
+    """
+    import torch
+
+    net, first = copy.deepcopy(run.model), run.objective
+    even = replace(noise, kind="loguniform", lowest=0.1 / (levels - 1))
+    method = dw.Denoise(net, even, first.target, classes=first.classes, levels=levels)
+    hooks = [dw.hooks.Schedule(dw.hooks.one_cycle), dw.hooks.Clip(norm=1.0), dw.hooks.Average(0.99)]
+    step = dw.Descent(method, "AdamW", lr=0.002, weight_decay=0.01)
+    found = dw.fit(step, table, epochs=3, batch=batch, seed=seed, hooks=hooks, out=False)
+    method: Any = found.objective
+    method.eval()
+    with dw.chance.aside(seed):
+        parts = [method.judge(one) for one in run.data.test.batches(250, shuffle=False)]
+    return {k: dw.metrics.over_samples(torch.cat([p[k] for p in parts])) for k in parts[0]}
+
+
+def _likelihood(run, further):
     """What the bound says, and on how many images."""
-    score, plain = (run.info[k]["test/bits_per_dim"] for k in ("scores", "baseline"))
-    rows = [
-        [name, f"{s['value']:.3f}", f"[{s['low']:.3f}, {s['high']:.3f}]"]
-        for name, s in (("diffusion, at most", score), ("each pixel by itself", plain))
-    ]
+    read = dw.metrics.Score.from_json
+    score, plain = (read(run.info[k]["test/bits_per_dim"]) for k in ("scores", "baseline"))
+    known = {"diffusion, at most": score, "each pixel by itself": plain}
+    if further:
+        run.info["further"] = {name: one.to_json() for name, one in further.items()}
+        known["trained on for the bound"] = further["bits_per_dim"]
+    rows = [[name, f"{float(s):.3f}", f"[{s.low:.3f}, {s.high:.3f}]"] for name, s in known.items()]
     run.table(
         "Likelihood",
         ["model", "bits per dimension", "95 % interval"],
