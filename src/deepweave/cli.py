@@ -222,7 +222,8 @@ def tell(run: Any) -> None:
     table.add_column("baseline", justify="right")
     for name, score in info.get("scores", {}).items():
         base = info.get("baseline", {}).get(name, {}).get("value")
-        interval = f"[{_number(score.get('low'))}, {_number(score.get('high'))}]"
+        ends = [score.get("low"), score.get("high")]
+        interval = "" if None in ends else f"[{', '.join(map(_number, ends))}]"
         row = (name.removeprefix("test/"), _number(score["value"]), interval, _number(base))
         table.add_row(*row)
     if info.get("scores"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+from itertools import pairwise
 from pathlib import Path
 
 import networkx
@@ -69,6 +70,20 @@ class TestNodes:
         assert data.spec.task == "regression"
         assert torch.equal(data.train.x.graph.x, torch.eye(30))
 
+    @pytest.mark.parametrize("head", ["id,y", "y,id", "node,y"])
+    def test_names_that_look_like_numbers_stay_as_they_are_written(self, tmp_path, head):
+        names = ["007", "7", "5.0", "5", "NA", "nan", "1e3", "True", "-0", "00"]
+        ends = [f"{a} {b}" for a, b in pairwise(names)]
+        (tmp_path / "spies.edges").write_text("\n".join(ends))
+        rows = [f"{i / 7},{n}" if head[0] == "y" else f" {n} ,{i / 7}" for i, n in enumerate(names)]
+        (tmp_path / "spies.nodes.csv").write_text("\n".join([head, *rows]))
+        data = dw.data.load(tmp_path / "spies.edges")
+        held = data.train.x.graph
+        assert held.nodes == 10
+        forth = held.source < held.target
+        assert sorted(held.source[forth].tolist()) == list(range(9))
+        assert torch.equal(held.target[forth], held.source[forth] + 1)
+
     @pytest.mark.parametrize(
         ("edges", "nodes", "told"),
         [
@@ -84,6 +99,7 @@ class TestNodes:
                 "'a' and 'b', but the table of nodes",
             ),
             ("a b\n", "id,y\na,1\na,0\n", "name each node once"),
+            ("a b\n", "id,y\na,1\n,0\nb,1\n", "name each node once"),
             ("a b\n", "id\na\nb\n", "a column to learn from and a target"),
             ("a b\n", "id,y\na,1\nb,\n", "1 nodes .* three are the least"),
         ],

@@ -95,6 +95,8 @@ def test_parity_and_extremes():
         (lambda: Gaussian(0.0), "std must be positive, got 0"),
         (lambda: Logistic(1), "at least 2, got 1"),
         (lambda: Categorical(0), "at least 2, got 0"),
+        (lambda: Categorical(2.5), "at least 2, got 2.5"),
+        (lambda: Logistic(16.5), "at least 2, got 16.5"),
     ],
 )
 def test_what_is_refused(call, message):

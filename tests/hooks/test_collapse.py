@@ -86,6 +86,33 @@ def test_samples_that_are_no_good_are_no_collapse():
     assert run.info["advice"][0].startswith("Samples lie away from the data")
 
 
+class Grey(Deaf):
+    """What a generator makes before it learns: all alike, and nothing that is near the data."""
+
+    def forward(self, z):
+        return 0 * self.point + 0.01 * z[:, :2]
+
+
+class Shrinks(Grey):
+    """At first all over the plane; alike, and away from the data, from the 5th step on."""
+
+    calls = 0
+
+    def forward(self, z):
+        self.calls += torch.is_grad_enabled()
+        return (2.0 if self.calls < 5 else 0.01) * z[:, :2] + 0 * self.point
+
+
+def test_a_generator_that_has_not_learned_yet_has_not_collapsed():
+    run, _ = train(losses.least_squares, 10, generator=Grey(), collapse={"every": 2})
+    assert run.info["collapse"]["found"] is False
+    assert run.info["collapse"]["end"]["variety"] < 0.01
+    assert run.info["advice"][0].startswith("Samples lie away from the data")
+    run, _ = train(losses.least_squares, 10, generator=Shrinks(), collapse={"every": 2})
+    assert run.info["collapse"]["found"]
+    assert run.info["advice"][0].startswith(MARK)
+
+
 class Script(Collapse):
     """Coverages as given, one after another."""
 
@@ -180,6 +207,32 @@ def test_classes_are_told_to_a_generator_that_wants_them():
     for real in ((x, y), dw.data.Split(x, y)):
         run = dw.fit(dw.Alternate(gan), [(x, y)], steps=2, hooks=[Collapse(real, every=1)])
         assert "samples/coverage" in run.history[-1]
+
+
+def test_classes_that_are_missing_are_told_before_training():
+    x, y = ring(40, 3)
+    gan = dw.GAN(
+        dw.nn.decoder(SIZES, 2, (8,), classes=8), dw.nn.discriminator(SIZES, (8,), classes=8),
+        classes=8,
+    )  # fmt: skip
+    step = dw.Alternate(gan)
+    with pytest.raises(ValueError, match=r"Collapse: GAN is told classes: real must be \(x, y\)"):
+        dw.fit(step, [(x, y)], steps=2, hooks=[Collapse(x, every=100)])
+    assert step.count == 0
+    with pytest.raises(ValueError, match="real has 40 inputs and 39 classes"):
+        Collapse((x, y[1:]))
+
+
+def test_classes_of_the_data_are_left_out_where_none_are_told():
+    """Labelled data, a generator without classes: measured, and judged in the same words."""
+    x, y = ring(400, 3)
+    split = dw.data.Split(x, y)
+    gan = dw.GAN(Deaf(), dw.nn.discriminator(SIZES, (8,)), latent=2)
+    hook = Collapse(split, every=5)
+    run = dw.fit(dw.Alternate(gan, lr=1e-6), split, batch=64, steps=10, hooks=[hook], out=False)
+    assert run.info["collapse"]["found"]
+    assert run.info["advice"][0].startswith(f"{MARK}samples cover ")
+    assert "of the held-out data at the end" in run.info["advice"][0]
 
 
 def test_a_vae_has_samples_too():

@@ -291,6 +291,69 @@ def test_a_deep_sigmoid_net_vanishes():
     assert "ReLU-like" in advice
 
 
+class Quiet(nn.Module):
+    """A block whose last layer starts at zeros, beside a shortcut: nothing passes it at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 4)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x):
+        return x + self.last(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 12, 60])
+def test_layers_behind_one_that_starts_at_zeros_do_not_vanish(steps):
+    torch.manual_seed(0)
+    net = nn.Sequential(Quiet(), Quiet(), nn.Linear(4, 3))
+    step = dw.Descent(dw.Classify(net), "Adam", lr=1e-3)
+    run = dw.fit(step, [batch()], steps=steps, hooks=[Diagnose()])
+    assert run.info["advice"] == ["Gradients and activations look healthy."]
+    slope = {row["layer"]: row["gradient_norm"] for row in run.info["diagnostics"]}
+    assert (slope["0.first"] > 0) == (steps > 1)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_deep_sigmoid_net_vanishes_in_few_steps_too(steps):
+    net = network(*[16] * 12, activation="sigmoid")
+    run = dw.fit(dw.Descent(dw.Classify(net)), [batch()], steps=steps, hooks=[Diagnose()])
+    assert run.info["advice"][0].startswith("Gradients vanish: layer 0 gets")
+
+
+def test_a_flow_and_a_unet_that_start_as_nothing_are_healthy():
+    torch.manual_seed(0)
+    x = torch.rand(16, 1, 8, 8)
+    flow = dw.Likelihood(dw.nn.spline_flow(4, layers=2, hidden=(8,)))
+    noise = dw.Denoise(dw.nn.unet(((1, 8, 8), 1), (8, 16)))
+    for objective, data in ((flow, x.flatten(1)[:, :4]), (noise, x)):
+        run = dw.fit(objective, [data], steps=6, hooks=[Diagnose()])
+        assert run.info["advice"] == ["Gradients and activations look healthy."]
+
+
+def test_the_norms_are_means_over_steps_after_the_first():
+    """Of each optimizer by its own count: a side that moves every third step is measured too."""
+    sizes = ((2,), 1)
+    gan = dw.GAN(dw.nn.decoder(sizes, 2, (4,)), dw.nn.discriminator(sizes, (4,)))
+    step = dw.Alternate(gan, lr=1e-2, ratio=3)
+    seen = []
+
+    class Keep(dw.Hook):
+        def begin(self, loop):
+            weight = gan.generator.get_parameter(names[0])
+            loop.step.optimizers[1].register_step_pre_hook(
+                lambda *_: seen.append(float(weight.grad.norm()))
+            )
+
+    names = [name for name, w in gan.generator.named_parameters() if w.dim() > 1]
+    run = dw.fit(step, [torch.randn(8, 2)], steps=21, hooks=[Diagnose(every=5), Keep()])
+    rows = [r for r in run.info["diagnostics"] if r["layer"].startswith("generator")]
+    assert len(rows) == len(names)
+    assert len(seen) == 7
+    wanted = sum(seen[i] for i in (1, 2, 4, 5)) / 4
+    assert rows[0]["gradient_norm"] == pytest.approx(wanted, rel=1e-5)
+
+
 def test_a_healthy_net_is_called_healthy():
     run = diagnosed(network(16, 16))
     assert run.info["advice"] == ["Gradients and activations look healthy."]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from tests.metrics.elsewhere import Elsewhere
 
 from deepweave.metrics import generative as g
 
@@ -63,6 +64,13 @@ class TestMMD:
         found = g.kid(x, y, subsets=5, size=20)
         assert float(found) == pytest.approx(np.mean(values), abs=1e-12)
         assert found.high - float(found) == pytest.approx(1.959964 * np.std(values))
+
+    def test_p_is_told_where_there_is_one(self):
+        x, y = drawn(30, 2), drawn(30, 2, seed=1)
+        for score in (g.kid(x, y), g.kid(x, y, confidence=None), g.mmd(x, y, permutations=0)):
+            assert "p =" not in str(score)
+        assert "p" not in g.kid(x, y).to_json()
+        assert "p =" in str(g.mmd(x, y))
 
 
 class TestFrechet:
@@ -139,6 +147,41 @@ class TestClassifier:
         with torch.no_grad():
             assert float(g.c2st(x, y + 5)) > 0.95
 
+    def test_it_learns_in_inference_mode_too(self):
+        x, y = drawn(60, 2), drawn(60, 2, seed=1) + 1.5
+        wanted = g.c2st(x, y)
+        assert wanted.low > 0.5
+        with torch.inference_mode():
+            assert float(g.c2st(x, y)) == float(wanted)
+            a, b = x.clone(), y.clone()
+            assert a.is_inference()
+            assert float(g.c2st(a, b)) == float(wanted)
+        assert float(g.c2st(a, b)) == float(wanted)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        g.mmd,
+        g.kid,
+        lambda x, y: g.kid(x, y, subsets=3, size=8),
+        g.frechet,
+        lambda x, y: g.manifold(x, y).density,
+        lambda x, y: g.memorised(x, y, y + 0.1),
+        lambda x, y: g.c2st(x, y, steps=5),
+        lambda x, y: g.compare(x, y, y + 0.1, y)["memorised"][0],
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_samples_of_another_device(read, apart):
+    """Nothing that is made on the way stays behind on the host; real ones may be there."""
+    x, y = drawn(25, 2), drawn(22, 2, seed=1)
+    wanted = read(x, y)
+    with Elsewhere() as there:
+        found = read(there(x), y if apart else there(y))
+    assert float(found) == pytest.approx(float(wanted), rel=1e-4)
+    assert found.low == pytest.approx(wanted.low, rel=1e-3)
+
 
 def test_compare_has_every_row():
     real = drawn(120, 3)
@@ -167,6 +210,18 @@ def test_compare_has_every_row():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(drawn(9, 3))
+
+
+@pytest.mark.parametrize("count", [4, 7, 18])
+def test_few_samples_are_compared_too(count):
+    x = drawn(3 * count, 3)
+    found = g.compare(x[:count], x[count : 2 * count], x[2 * count :], x[:count] + 1)
+    for pair in found.values():
+        for score in pair:
+            assert math.isfinite(score)
+            assert score.low <= float(score) <= score.high
+    with pytest.raises(ValueError, match="compare: at least 4 samples of each, got 3"):
+        g.compare(x[:3], x[3:7], x)
 
 
 def test_images_are_compared_with_training_images_too():

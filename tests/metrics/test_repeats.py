@@ -29,6 +29,7 @@ def test_one_value_and_wrong_ones():
     one = metrics.over_seeds([0.5])
     assert one == 0.5
     assert math.isnan(one.low)
+    assert one.method == "one value"
     for wrong in ([], [0.1, float("nan")]):
         with pytest.raises(ValueError, match="over_seeds: expected finite values"):
             metrics.over_seeds(wrong)

@@ -59,6 +59,13 @@ def test_contract(make):
         net(x.double(), level.double())
 
 
+def test_a_level_for_each_sample():
+    net, x = dw.nn.unet(((1, 5, 5), 1), (8, 8)), torch.randn(4, 1, 5, 5)
+    for level in (torch.randn(3), torch.randn(4, 1), torch.tensor(0.5)):
+        with pytest.raises(ValueError, match=r"unet: level must be \(4,\), got "):
+            net(x, level)
+
+
 def test_the_divergence_goes_through_attention():
     """Exact and by directions, of a net with attention: the same up to the stated error."""
     torch.manual_seed(0)

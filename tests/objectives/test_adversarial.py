@@ -97,6 +97,42 @@ def test_as_an_objective_of_its_own(name):
             assert torch.allclose(together[f"discriminator.{known}"], slope, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*PAIRS, "a loss of one's own"])
+def test_real_logits_are_found_where_they_are_used(name):
+    loss = PAIRS.get(name, lambda real, fake: (fake.mean(), (fake - real.mean()).square().mean()))
+    gan, x, seen = made(loss), ring(6)[0], []
+    gan.discriminator.register_forward_hook(lambda *_: seen.append(1))
+    torch.manual_seed(0)
+    found = gan.generate(x)[0]
+    assert len(seen) == (2 if name in ("relativistic", "a loss of one's own") else 1)
+    torch.manual_seed(0)
+    fake = gan._made(6, x, None)
+    wanted = loss(gan.discriminator(x).flatten(), gan.discriminator(fake).flatten())[1]
+    assert torch.equal(found, wanted)
+    seen.clear()
+    gan(x)
+    assert len(seen) == 3
+
+
+def test_a_discriminator_with_batch_statistics_and_slopes():
+    def gan(norm, loss=losses.nonsaturating, **options):
+        critic = nn.Sequential(nn.Linear(2, 8), norm(), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+        return dw.GAN(dw.nn.decoder(SIZES, 3, (8,)), critic, loss, **options)
+
+    x = ring(16)[0]
+    for options in ({"r1": 1.0}, {"r2": 1.0}, {"penalty": 10.0}):
+        told = r"^GAN: .* BatchNorm1d \(1\) .*: take spectral norm, GroupNorm or LayerNorm$"
+        with pytest.raises(ValueError, match=told):
+            dw.fit(dw.Alternate(gan(lambda: nn.BatchNorm1d(8), **options)), [x], steps=1)
+        dw.fit(dw.Alternate(gan(lambda: nn.LayerNorm(8), **options)), [x], steps=1)
+    plain = gan(lambda: nn.BatchNorm1d(8))
+    before = plain.discriminator[1].running_mean.clone()
+    plain.check(x)
+    assert torch.equal(plain.discriminator[1].running_mean, before)  # looking changes nothing
+    assert plain.discriminator.training
+    dw.fit(dw.Alternate(plain), [x], steps=1)
+
+
 def test_alternate_moves_one_side_at_a_time():
     x, gan = ring(16)[0], made(r1=0.1)
     step = dw.Alternate(gan, lr=1e-2, ratio=3)
@@ -210,14 +246,33 @@ def test_networks():
         (lambda: dw.GAN(nn.Linear(2, 2), nn.Linear(2, 1)), "latent must be at least 1, got None"),
         (lambda: made(r1=-1.0), "r1 must be finite and not below 0"),
         (lambda: made().check(torch.zeros(4, 3)), r"generator must give \(4, 3\), got \(4, 2\)"),
-        (lambda: made().check(torch.full((4, 2), torch.inf)), "finite floats"),
+        (lambda: made().check(torch.full((4, 2), torch.inf)), "8 of the inputs are not finite"),
+        (
+            lambda: dw.GAN(dw.nn.decoder(SIZES, 3), nn.Linear(3, 1)).check(torch.zeros(4, 2)),
+            r"^GAN: the networks cannot take \(4, 2\): ",
+        ),
         (lambda: made(classes=2).check(torch.zeros(4, 2)), r"a batch must be \(x, y\)"),
-        (lambda: dw.Alternate(made(), ratio=0), "ratio must be at least 1, got 0"),
+        (lambda: dw.Alternate(made(), ratio=0), "ratio must be a whole number from 1, got 0"),
+        (lambda: dw.Alternate(made(), ratio=1.5), "ratio must be a whole number from 1, got 1.5"),
+        (
+            lambda: dw.Alternate(made().requires_grad_(False)),
+            "nothing to train in the discriminator: its weights are held",
+        ),
+        (
+            lambda: made(lambda real, fake: fake.mean()).check(torch.zeros(4, 2)),
+            "loss must give two numbers",
+        ),
+        (
+            lambda: made(lambda real, fake: (real, fake)).check(torch.zeros(4, 2)),
+            "loss must give two numbers",
+        ),
     ],
 )
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+    with pytest.raises(TypeError, match=r"loss must be a function of real .* got 'hinge'"):
+        made("hinge")
     with pytest.raises(TypeError, match="must have critic"):
         dw.Alternate(dw.Classify(nn.Linear(2, 2)))
 

@@ -307,7 +307,7 @@ def test_a_run_and_its_scores(tmp_path):
         (lambda: make(centre=math.nan), "centre must be finite"),
         (lambda: make(pairing=True, weight="bound"), "with pairing there is no bound"),
         (lambda: make(shape=None).sample(2), "say shape="),
-        (lambda: make().sample(0), "count must be at least 1, got 0"),
+        (lambda: make().sample(0), "count must be a whole number from 1, got 0"),
         (lambda: make().sample(2, steps=0), "steps must be at least 1, got 0"),
         (lambda: make().sample(2, sampler="rk4"), "sampler must be one of dpm, .* got 'rk4'"),
         (lambda: make().sample(2, spacing="even"), "spacing must be one of karras"),

@@ -14,6 +14,8 @@ from deepweave.objectives.variational import kl_normal
 from deepweave.testing import check_model, check_objective
 
 SIZES = ((1, 8, 8), 10)
+X = torch.zeros(3, 2)
+QUANTISED = dw.VQVAE(nn.Identity(), nn.Unflatten(1, (1, 2)), 4, features=2)
 
 
 @pytest.fixture
@@ -191,7 +193,7 @@ def test_a_prior_that_is_told_the_class():
     cost = -vae.log_likelihood(x[:50], y[:50], samples=50)[0].mean()
     assert float(cost) < float(-vae.log_likelihood(x[:50], 1 - y[:50], samples=50)[0].mean()) + 1
     assert vae.sample(6, y[:6]).shape == (6, 4)
-    with pytest.raises(ValueError, match="VAE: with classes"):
+    with pytest.raises(ValueError, match="VAE: it is told classes"):
         vae.sample(6)
     with pytest.raises(ValueError, match=r"context=0 or context=3, the classes, got 2"):
         dw.VAE(Placed(), dw.nn.decoder((4, 1), 2, classes=3), classes=3, prior=prior)
@@ -246,9 +248,50 @@ def test_codes_of_a_vector_quantised_one():
     assert all(w.grad is not None and bool((w.grad != 0).any()) for w in vq.encoder.parameters())
 
 
-@pytest.mark.parametrize("widths", [(), (4, 6)])
+def test_what_a_code_costs():
+    """Codes alike, and x given them: one term of the sum over all codes that p(x) is."""
+    std, codes = 0.3, 4
+    vq = dw.VQVAE(nn.Identity(), nn.Unflatten(1, (1, 2)), codes, Gaussian(std), features=2)
+    with torch.no_grad():
+        vq.codebook.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -3.0]]))
+    centre = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    x = centre + 0.1 * torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    found = vq.judge((x, torch.arange(4)))
+    assert set(found) == {"nll"}  # real values have no bits
+    part = torch.distributions.Normal(centre[:, None], std).log_prob(x).sum(-1)  # (codes, samples)
+    assert torch.allclose(found["nll"], math.log(codes) - part.diagonal(), atol=1e-5)
+    truth = math.log(codes) - part.logsumexp(0)
+    assert bool((found["nll"] >= truth).all())
+    assert torch.allclose(found["nll"], truth, atol=0.01)  # no other code could have made them
+
+    places = nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv2d(1, 3, 1))
+    vq = dw.VQVAE(places, nn.Conv2d(3, 5, 1), 7, Categorical(5), features=3)
+    x = torch.randint(5, (6, 2, 4)) / 4
+    said = vq.decoder(vq.codebook.look_up(vq.codes(x))).log_softmax(1)
+    nll = -said.gather(1, (x * 4).round().long()[:, None]).flatten(1).sum(1) + 8 * math.log(7)
+    found = vq.judge(x)
+    assert torch.allclose(found["nll"], nll, atol=1e-4)
+    assert torch.allclose(found["bits_per_dim"], nll / (8 * math.log(2)), atol=1e-5)
+
+
+def test_a_run_of_codes_is_scored(tmp_path):
+    data = dw.data.load("digits", limit=200)
+    draws = nn.Sequential(nn.ConvTranspose2d(4, 17, 4, 4), nn.Unflatten(1, (17, 1)))
+    vq = dw.VQVAE(nn.Conv2d(1, 4, 4, 4), draws, 8, Categorical(17), features=4)
+    run = dw.fit(vq, data, epochs=1, batch=64, out=tmp_path / "run")
+    scores = run.test()
+    assert set(scores) == {"test/nll", "test/bits_per_dim"}
+    x = data.test.x
+    seen = torch.stack([(data.train.x * 16 == level).sum(0) + 1.0 for level in range(17)])
+    share = (seen / seen.sum(0)).log()[None].expand(len(x), *seen.shape)
+    nll = -share.gather(1, (x * 16).round().long()[:, None]).flatten(1).sum(1)
+    assert run.info["baseline"]["test/nll"]["value"] == pytest.approx(float(nll.mean()), rel=1e-5)
+    assert "Nats per sample" in run.report().read_text()
+
+
+@pytest.mark.parametrize("widths", [(), (4, 6), (3, 4, 5)])
 def test_networks_are_models(widths):
-    for sizes in (((2, 7, 9), 1), ((1, 8, 8), 1)):
+    for sizes in (((2, 7, 9), 1), ((1, 8, 8), 1), ((1, 7, 7), 1), ((3, 28, 28), 1), ((3, 1, 5), 1)):
         x = torch.rand(4, *sizes[0])
         check_model(lambda s=sizes: dw.nn.gaussian_encoder(s, 3, (5,), widths=widths), x)
         z = torch.randn(4, 3)
@@ -269,11 +312,47 @@ def test_networks_are_models(widths):
             lambda: dw.IWAE(nn.Linear(2, 2), nn.Linear(2, 2), samples=0),
             "samples must be at least 1",
         ),
+        (
+            lambda: dw.IWAE(nn.Linear(2, 2), nn.Linear(2, 2), samples=2.5),
+            "samples must be at least 1, got 2.5",
+        ),
+        (
+            lambda: dw.VAE(nn.Linear(2, 2), nn.Linear(2, 2)).log_likelihood(X, samples=0),
+            "samples must be at least 1, got 0",
+        ),
+        (lambda: QUANTISED.decode(torch.full((3, 1), 4)), r"whole numbers in 0\.\.3"),
+        (lambda: QUANTISED.decode(torch.full((3, 1), -1)), r"whole numbers in 0\.\.3"),
+        (lambda: QUANTISED.decode(torch.zeros(3, 1)), r"whole numbers in 0\.\.3"),
     ],
 )
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_each_class_says_its_own_name():
+    coders = dw.nn.gaussian_encoder(SIZES, 2), dw.nn.decoder(SIZES, 2)
+    for kind in (dw.VAE, dw.IWAE):
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}: 192 of the inputs"):
+            kind(*coders).check(torch.full((3, 1, 8, 8), torch.nan))
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}: a batch must be x"):
+            kind(*coders).judge((1, 2, 3, 4))
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}: with classes a batch must"):
+            kind(*coders, classes=2).check(torch.zeros(3, 1, 8, 8))
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}: free|^{kind.__name__}: samples"):
+            kind(*coders, **{"VAE": {"free": -1.0}, "IWAE": {"samples": 0}}[kind.__name__])
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "told"), [(Gaussian, "Gaussian"), ("logistic", "'logistic'"), (0.1, "0.1")]
+)
+def test_likelihoods_that_are_none(likelihood, told):
+    for make in (
+        lambda: dw.VAE(nn.Linear(2, 2), nn.Linear(2, 2), likelihood),
+        lambda: dw.VQVAE(nn.Linear(2, 2), nn.Linear(2, 2), 4, likelihood, features=2),
+    ):
+        with pytest.raises(TypeError, match=rf"likelihood must be one such as .*, got {told}$"):
+            make()
 
 
 @pytest.mark.parametrize(

@@ -44,5 +44,5 @@ def test_it_learns_digits(tmp_path, capsys):
 
 
 def test_what_is_no_labelled_image_is_refused(tmp_path, capsys):
-    with pytest.raises(ValueError, match="diffusion: needs labelled images, iris is"):
+    with pytest.raises(ValueError, match="diffusion: needs images of classes, iris is"):
         recipes.find("diffusion")("iris", quick=True, out=tmp_path / "run")

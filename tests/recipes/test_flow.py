@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import deepweave as dw
 from deepweave import recipes
-from deepweave.recipes.flow import EFFECTS, ERRORS, exact, points, schools
+from deepweave.recipes.flow import EFFECTS, ERRORS, exact, levels_of, points, schools
 
 
 def test_the_moons_are_as_their_density_says():
@@ -75,3 +76,12 @@ def test_it_beats_the_gaussian_on_digits(tmp_path, capsys):
 def test_what_is_no_table_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="flow: needs images or a table of numbers"):
         recipes.find("flow")("reviews", quick=True, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(("levels", "found"), [(2, 2), (17, 17), (256, 256), (0, None)])
+def test_the_levels_of_pixels(levels, found):
+    """Pixels that are any numbers in [0, 1] have none: no noise of their levels is taken away."""
+    x = torch.rand(200, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = (x * (levels - 1)).round() / (levels - 1) if levels else x
+    spec = SimpleNamespace(kind="image")
+    assert levels_of(SimpleNamespace(spec=spec, train=SimpleNamespace(x=x))) == found

@@ -115,7 +115,7 @@ def nodes_of(path: Path) -> Any:
     for ending in NODES:
         beside = path.with_suffix(ending)
         if beside.is_file():
-            return checked(read_frame(beside))
+            return checked(read_frame(beside, _key))
     return None
 
 
@@ -201,13 +201,18 @@ def _joined(
 
 def _named(frame: Any, path: Path) -> tuple[list[str], Any]:
     """The names of nodes, and the table without them."""
-    column = next((c for c in frame.columns if c.lower() == "id"), frame.columns[0])
+    column = _key(list(frame.columns))
     names = [str(name) for name in frame[column]]
-    if frame[column].isna().any() or len(set(names)) < len(names):
+    if frame[column].isna().any() or "" in names or len(set(names)) < len(names):
         raise ValueError(
             f'load: the column "{column}" of the nodes of {path} must name each node once'
         )
     return names, frame.drop(columns=[column])
+
+
+def _key(columns: list[str]) -> str:
+    """The column of the names of nodes."""
+    return next((name for name in columns if name.lower() == "id"), columns[0])
 
 
 def _whole(column: np.ndarray) -> np.ndarray:

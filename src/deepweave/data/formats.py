@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import pandas
 
 
-def read_frame(path: Path) -> pandas.DataFrame:
+def read_frame(path: Path, key: Callable[[list[str]], str] | None = None) -> pandas.DataFrame:
     """A ``.csv``, ``.tsv`` or ``.parquet`` file as a DataFrame.
+
+    The column that ``key`` chooses of all names stays the text that is written: "007" and "NA".
 
     Raises:
         ValueError: no header, two columns of one name, rows of different lengths, no UTF-8.
@@ -50,19 +52,26 @@ def read_frame(path: Path) -> pandas.DataFrame:
             raise ValueError(
                 f"load: the first line of {path} must name the columns, got {first.strip()[:60]}"
             )
+        options: dict[str, Any] = {
+            "sep": mark,
+            "index_col": False,
+            "skipinitialspace": True,
+            "encoding": "utf-8-sig",
+        }
         with warnings.catch_warnings():
             # rows longer than the header would otherwise lose values with a warning only
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             frame = pandas.read_csv(
                 path,
-                sep=mark,
                 decimal="," if mark == ";" else ".",
-                index_col=False,
                 na_values=["?"],
-                skipinitialspace=True,
-                encoding="utf-8-sig",
                 low_memory=False,
+                **options,
             )
+        if key is not None:  # read by itself: a converter's "NA" would be a missing value again
+            at = names.index(key(names))
+            text = pandas.read_csv(path, usecols=[at], dtype=str, na_filter=False, **options)
+            frame[frame.columns[at]] = text.iloc[:, 0].str.strip()
     except UnicodeDecodeError as error:
         raise ValueError(f"load: {path} is not UTF-8 text: {error.reason}") from None
     except (pandas.errors.ParserError, pandas.errors.ParserWarning) as error:

@@ -141,7 +141,7 @@ class Logistic:
     numbers: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if self.levels < 2:
+        if not isinstance(self.levels, int) or self.levels < 2:
             raise ValueError(f"Logistic: levels must be at least 2, got {self.levels}")
 
     def nll(self, said: Tensor, x: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class Categorical:
     levels: int
 
     def __post_init__(self) -> None:
-        if self.levels < 2:
+        if not isinstance(self.levels, int) or self.levels < 2:
             raise ValueError(f"Categorical: levels must be at least 2, got {self.levels}")
 
     @property

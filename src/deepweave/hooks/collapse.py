@@ -28,7 +28,8 @@ class Collapse(Hook):
 
     Collapse is noted at the first of two measurements in a row whose coverage is surely less than
     ``fall`` times the best so far, or at the end when coverage is surely below ``least`` while
-    most samples are good or all are alike. Samples that merely are no good are not a collapse: of
+    most samples are good, or all are alike that were not before or lie among the data. Samples that
+    merely are no good are not a collapse, and neither is a generator that has not learned yet: of
     them the advice says that they lie away from the data. What was seen stands in run.json as
     ``collapse``, in words under ``advice``. With an average of weights that is what is measured.
 
@@ -43,6 +44,7 @@ class Collapse(Hook):
 
     Raises:
         ValueError: numbers out of range, too few real samples.
+        ValueError: with the first step: x alone for a generator that is told classes.
         TypeError: with the first step: an objective that has no ``sample``, or a Population.
 
     Source: Naeem et al., Reliable fidelity and diversity metrics for generative models, 2020.
@@ -65,6 +67,8 @@ class Collapse(Hook):
             x, y = [*real, None][:2]
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise ValueError("Collapse: real must be a tensor of floats, (x, y) or a split")
+        if y is not None and len(y) != len(x):
+            raise ValueError(f"Collapse: real has {len(x)} inputs and {len(y)} classes")
         self.x, self.y = x[:samples], None if y is None else y[:samples]
         if not 1 <= neighbours < len(self.x):
             raise ValueError(
@@ -78,6 +82,7 @@ class Collapse(Hook):
         self.every, self.fall, self.least = every, fall, least
         self.neighbours, self.stopping = neighbours, stop
         self.best, self.best_step = 0.0, 0
+        self.widest = 0.0  # the most variety so far
         self.low = 0  # measurements in a row that were too low
         self.fallen: dict[str, Any] | None = None  # the first collapse
         self.last: dict[str, Any] = {}
@@ -85,9 +90,15 @@ class Collapse(Hook):
     def begin(self, loop: Loop) -> None:
         if loop.step.members is not None:
             raise TypeError("Collapse: takes one model, got a Population: measure its members")
-        if not callable(getattr(innermost(loop.step.objective), "sample", None)):
+        objective: Any = innermost(loop.step.objective)
+        if not callable(getattr(objective, "sample", None)):
             kind = type(loop.step.objective).__name__
             raise TypeError(f"Collapse: the objective must have sample(count), got {kind}")
+        if getattr(objective, "classes", 0) and self.y is None:
+            raise ValueError(
+                f"Collapse: {type(objective).__name__} is told classes: real must be (x, y) or a "
+                "split, got x alone"
+            )
 
     def after_step(self, loop: Loop, logs: dict[str, Tensor]) -> None:
         if loop.count % self.every:
@@ -132,6 +143,7 @@ class Collapse(Hook):
         coverage = found["coverage"]
         if float(coverage) > self.best:
             self.best, self.best_step = float(coverage), loop.count
+        self.widest = max(self.widest, float(found["variety"]))
         self.last = {
             "step": loop.count,
             **{name: float(value) for name, value in found.items()},
@@ -157,7 +169,8 @@ class Collapse(Hook):
         now = self.last
         run, said = loop.run, []
         small, fell = now["high"] < self.least, self._fell()
-        alike = now["variety"] < 0.25
+        # before it learns, a generator makes all alike too, but nothing that is near the data
+        alike = now["variety"] < 0.25 and (self.widest >= 0.25 or now["precision"] > 0.05)
         if fell or (small and (alike or now["precision"] > 0.5)):
             self.fallen = self.fallen or self._told()
             line = f"samples cover {_percent(now['coverage'])} of the held-out data at the end"
@@ -184,7 +197,7 @@ class Collapse(Hook):
             run.info["advice"] = [*said, *rest]
 
     def state(self) -> dict[str, Any]:
-        names = ("best", "best_step", "low", "fallen", "last")
+        names = ("best", "best_step", "widest", "low", "fallen", "last")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -194,15 +194,19 @@ def _first_bad_layer(step: Step, batch: Batch) -> str | None:
 class Diagnose(Hook):
     """Watch the health of gradients and activations, and say in plain words what to do.
 
-    Every ``every`` steps the norm of each weight's gradient is kept; at the end one forward pass
-    measures each layer's activations. The findings stand in run.json as ``diagnostics`` and
-    ``advice``.
+    The norm of each weight's gradient is kept at the steps 1, 2, 3, 5, 9, ... of its optimizer and
+    every ``every`` steps; at the end one forward pass measures each layer's activations. The first
+    step counts only where there was no other: behind a layer that starts at zeros, as the last one
+    of a U-Net does, no slope can be seen then. The findings stand in run.json as ``diagnostics``
+    and ``advice``.
     """
 
     def __init__(self, *, every: int = 50):
         self.every = every
-        self.sums: dict[str, Tensor] = {}
-        self.taken = 0
+        self.first: dict[str, Tensor] = {}  # norms at the first step
+        self.sums: dict[str, Tensor] = {}  # of norms at those after it
+        self.counts: list[int] = []  # steps of each optimizer
+        self.taken: dict[str, int] = {}  # how many there are in each sum
         self.rows: list[dict[str, Any]] = []  # kept for a resume after the last step
         self._handles: list[Any] = []
 
@@ -210,40 +214,52 @@ class Diagnose(Hook):
         if loop.step.members is not None:
             return
         named = dict(loop.step.objective.named_parameters())
+        optimizers = loop.step.optimizers
+        if len(self.counts) != len(optimizers):
+            self.counts = [0] * len(optimizers)
 
         @torch.no_grad()
         def watch(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            if loop.count % self.every:
+            # each optimizer has weights and steps of its own, such as those of one of two sides
+            at = next(i for i, one in enumerate(optimizers) if one is optimizer)
+            count = self.counts[at]
+            self.counts[at] += 1
+            early = count < self.every and not count & (count - 1)  # 0 and powers of two
+            if count % self.every and not early:
                 return
             now = {n: w.grad.norm() for n, w in named.items() if w.grad is not None}
-            # each optimizer has weights of its own, such as those of one of two sides
+            if not count:
+                self.first |= now
+                return
             self.sums |= {n: self.sums.get(n, 0.0) + value for n, value in now.items()}
-            self.taken += optimizer is loop.step.optimizers[0]
+            self.taken |= {n: self.taken.get(n, 0) + 1 for n in now}
 
-        self._handles = [one.register_step_pre_hook(watch) for one in loop.step.optimizers]
+        self._handles = [one.register_step_pre_hook(watch) for one in optimizers]
 
     def close(self, loop: Loop) -> None:
         for handle in self._handles:
             handle.remove()
 
     def end(self, loop: Loop) -> None:
-        if loop.step.members is None and self.sums and loop.current is not None:
+        if loop.step.members is None and self.counts and loop.current is not None:
             self.rows = self._rows(loop)
         if self.rows:
             loop.run.info["diagnostics"] = self.rows
-            loop.run.info["advice"] = advise(self.rows)
+            loop.run.info["advice"] = advise(self.rows, later=set(self.first) <= set(self.sums))
 
     def _rows(self, loop: Loop) -> list[dict[str, Any]]:
         activity = _activations(loop.step, loop.current)
+        means = {name: value / self.taken[name] for name, value in self.sums.items()}
+        slopes = self.first | means
         rows = []
         for name, weight in loop.step.objective.named_parameters():
-            if name not in self.sums or weight.dim() < 2:
+            if name not in slopes or weight.dim() < 2:
                 continue
             layer = name.rpartition(".")[0]
             rows.append(
                 {
                     "layer": re.sub(r"^(objective\.)*(model\.)?", "", layer),
-                    "gradient_norm": float(self.sums[name]) / max(1, self.taken),
+                    "gradient_norm": float(slopes[name]),
                     "weight_norm": float(weight.detach().norm()),
                     **activity.get(layer, {}),
                 }
@@ -251,7 +267,8 @@ class Diagnose(Hook):
         return rows
 
     def state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("sums", "taken", "rows")}
+        names = ("first", "sums", "counts", "taken", "rows")
+        return {name: getattr(self, name) for name in names}
 
     def restore(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -295,8 +312,11 @@ def _activations(step: Step, batch: Batch) -> dict[str, dict[str, float]]:
     return found
 
 
-def advise(rows: list[dict[str, Any]]) -> list[str]:
+def advise(rows: list[dict[str, Any]], *, later: bool = True) -> list[str]:
     """Plain sentences on vanishing and exploding gradients and on dead units.
+
+    Without ``later`` the slopes are those of a first step, of which an exact 0 says nothing: a
+    layer nearer to the loss may start at zeros.
 
     >>> advise([{"layer": "0", "gradient_norm": 1e-7, "dead": 0.9},
     ...         {"layer": "2", "gradient_norm": 1.0}])[0]
@@ -304,6 +324,8 @@ def advise(rows: list[dict[str, Any]]) -> list[str]:
     """
     said = []
     slope = {row["layer"]: row["gradient_norm"] for row in rows}
+    if not later:
+        slope = {layer: norm for layer, norm in slope.items() if norm}
     if slope:
         low, high = min(slope, key=slope.__getitem__), max(slope, key=slope.__getitem__)
         pair = f"layer {low} gets {slope[low]:.2g}, layer {high} gets {slope[high]:.2g}"

@@ -45,7 +45,7 @@ def frechet(
         raise ValueError(f"frechet: groups must lie in 2..{min(len(x), len(y)) // 2}, got {groups}")
     variance = 0.0
     for whole, other, turned in ((x, y, False), (y, x, True)):
-        place = torch.arange(len(whole)) % groups
+        place = torch.arange(len(whole), device=whole.device) % groups
         left = []
         for group in range(groups):
             some = whole[place != group]

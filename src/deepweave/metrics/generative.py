@@ -38,6 +38,8 @@ def compare(
 ) -> dict[str, tuple[Score, Score]]:
     """Every reading of samples against real ones, and of other real ones against the same.
 
+    With few samples the jackknife has fewer groups, and c2st fewer folds.
+
     Args:
         samples: what a model made.
         real: real samples, not trained on.
@@ -48,7 +50,7 @@ def compare(
     Shapes: samples (N, ...), real (M, ...), other (K, ...) -> name: (samples, other)
 
     Raises:
-        ValueError: samples that do not fit, or too few.
+        ValueError: samples that do not fit, or fewer than four of each.
 
     >>> import torch
     >>> x = torch.randn(90, 2, generator=torch.Generator().manual_seed(0))
@@ -57,13 +59,16 @@ def compare(
     ['c2st', 'coverage', 'density', 'frechet', 'mmd', 'precision', 'recall']
     """
     count = min(len(samples), len(other))
+    least = min(count, len(real))
+    if least < 4:
+        raise ValueError(f"compare: at least 4 samples of each, got {least}")
     found: dict[str, list[Score]] = {}
     for one in (samples[:count], other[:count]):
-        near = manifold(one, real, neighbours=min(5, min(count, len(real)) - 1))
+        near = manifold(one, real, neighbours=min(5, least - 1))
         made: dict[str, Score] = {
             "mmd": mmd(one, real, seed=seed),
-            "c2st": c2st(one, real, seed=seed),
-            "frechet": frechet(one, real),
+            "c2st": c2st(one, real, folds=min(5, least // 2), seed=seed),
+            "frechet": frechet(one, real, groups=min(10, least // 2)),
             **near._asdict(),
         }
         if train is not None:

@@ -15,7 +15,7 @@ MOST = 20_000  # samples of both together: their Gram matrix has the square of i
 
 
 def rows(name: str, x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
-    """Two samples as (N, D) and (M, D) of float64 or float32.
+    """Two samples as (N, D) and (M, D) of float64 or float32, both where the first are.
 
     Raises:
         ValueError: samples of different shapes, too few, or not finite.
@@ -27,7 +27,7 @@ def rows(name: str, x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tenso
     if min(len(x), len(y)) < least:
         raise ValueError(f"{name}: at least {least} samples of each, got {len(x)} and {len(y)}")
     x, y = (one.detach().reshape(len(one), -1) for one in (x, y))
-    x, y = (one if one.dtype == torch.float64 else one.float() for one in (x, y))
+    x, y = (one if one.dtype == torch.float64 else one.float() for one in (x, y.to(x.device)))
     if not (bool(x.isfinite().all()) and bool(y.isfinite().all())):
         raise ValueError(f"{name}: samples must be finite, there is NaN or Inf among them")
     return x, y.to(x.dtype)
@@ -66,7 +66,9 @@ def mmd(
         raise ValueError(f"mmd: at most {MOST:,} samples together, got {len(both):,}")
     square = apart(both, both).square()
     own = square[len(x) :, len(x) :]
-    middle = own[*torch.triu_indices(len(y), len(y), 1)].median().clamp_min(1e-12)
+    middle = (
+        own[*torch.triu_indices(len(y), len(y), 1, device=own.device)].median().clamp_min(1e-12)
+    )
     gram = torch.stack([torch.exp(-square / (2 * middle * w**2)) for w in widths]).mean(0).double()
     return _unbiased(gram, len(x), confidence, permutations, seed)
 
@@ -97,18 +99,19 @@ def kid(
     both = torch.cat([x, y]).double()
     gram = (both @ both.mT / both.shape[1] + 1) ** degree
     if subsets is None:
-        return _unbiased(gram, len(x), confidence, 0, seed)
+        found = _unbiased(gram, len(x), confidence, 0, seed)
+        return Score(found, found.low, found.high, found.method)  # of which no p was asked
     if subsets < 1 or size < 2:
         raise ValueError(f"kid: needs subsets from 1 and a size from 2, got {subsets} and {size}")
     if size > min(len(x), len(y)):
         raise ValueError(f"kid: subsets of {size} cannot be drawn of {len(x)} and {len(y)} samples")
     random = np.random.RandomState(seed)  # as in the libraries that report it
-    member = torch.zeros(2, subsets, len(both), dtype=torch.float64)
+    member = torch.zeros(2, subsets, len(both), dtype=torch.float64)  # filled on the host
     for number in range(subsets):
         for part, (start, count) in enumerate(((0, len(x)), (len(x), len(y)))):
             chosen = random.choice(count, size, replace=False)
             member[part, number, start + torch.from_numpy(chosen)] = 1
-    diagonal = gram.diagonal()
+    member, diagonal = member.to(gram.device), gram.diagonal()
     inner = ((member @ gram) * member).sum(-1) - member @ diagonal
     across = ((member[0] @ gram) * member[1]).sum(-1)
     values = inner.sum(0) / (size * (size - 1)) - 2 * across / size**2
@@ -143,8 +146,8 @@ def _unbiased(
         low, high = value - half, value + half
     if permutations:
         random = torch.Generator().manual_seed(seed)
-        order = torch.rand(permutations, n + m, generator=random).argsort(1)
-        member = torch.zeros(permutations, n + m, dtype=gram.dtype)
+        order = torch.rand(permutations, n + m, generator=random).argsort(1).to(gram.device)
+        member = gram.new_zeros(permutations, n + m)
         member.scatter_(1, order[:, :n], 1.0)
         other = 1 - member
         turned = member @ gram

@@ -95,8 +95,8 @@ def memorised(
     x, y = rows("memorised", samples, real)
     known = rows("memorised", samples, train)[1]
     near = [_nearest(one, known.to(one.dtype)) for one in (x, y)]
-    truth = torch.cat([torch.ones(len(x)), torch.zeros(len(y))]).long()
     distance = torch.cat(near)
+    truth = (torch.arange(len(distance), device=distance.device) < len(x)).long()
     found = auc(-distance / distance.abs().max().clamp_min(1e-30), truth, confidence=confidence)
     return Score(float(found), found.low, found.high, found.method)
 

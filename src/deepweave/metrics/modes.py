@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from deepweave.metrics.score import Score
@@ -25,17 +26,21 @@ def modes(prediction: Tensor, y: Tensor | None = None, *, sure: float = 0.9) -> 
     probability of at least ``sure``; with Wilson's interval. The entropy is that of the shares of
     the classes, in bits: log2 K where all are made alike, less where modes are dropped.
 
-    Shapes: prediction (N, K) probabilities, y (N,)
+    Shapes: prediction (N, K) probabilities, or (N,) of the second of two classes, y (N,)
 
-    >>> import torch
+    Raises:
+        ValueError: predictions of another shape, or none.
+
     >>> found = modes(torch.tensor([[0.95, 0.05], [0.4, 0.6]]))
     >>> float(found.hits), found.classes, found.entropy
     (0.5, 2, 1.0)
     """
-    if prediction.dim() != 2 or not len(prediction):
-        raise ValueError(f"modes: prediction must be (N, K), got {tuple(prediction.shape)}")
+    if prediction.dim() not in (1, 2) or not len(prediction):
+        raise ValueError(f"modes: prediction must be (N, K) or (N,), got {tuple(prediction.shape)}")
+    if prediction.dim() == 1:
+        prediction = torch.stack([1 - prediction, prediction], 1)
     best, place = prediction.max(1)
-    hits = best >= sure if y is None else place == y
+    hits = best >= sure if y is None else place == y.to(place.device)
     shares = place.bincount(minlength=prediction.shape[1]).double() / len(place)
-    entropy = -(shares * shares.clamp_min(1e-12).log2()).sum()
+    entropy = (shares * -shares.clamp_min(1e-12).log2()).sum().abs()  # no minus before a zero
     return Modes(wilson(int(hits.sum()), len(hits)), int((shares > 0).sum()), float(entropy))

@@ -35,7 +35,7 @@ def over_seeds(values: Sequence[float] | Tensor, *, confidence: float = 0.95) ->
     mean, n = float(found.mean()), len(found)
     method = f"Student over {n} seeds"
     if n == 1:
-        return Score(mean, method=method)
+        return Score(mean, method="one value")
     from scipy.special import stdtrit
 
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(found.std()) / math.sqrt(n)

@@ -69,6 +69,8 @@ class Score(float):
 class Difference(Score):
     """A paired difference between two predictors: a Score with the p-value of "no difference".
 
+    ``p`` is NaN, and not printed, where it was not asked for.
+
     >>> d = Difference(0.02, 0.01, 0.03, "paired", 0.004)
     >>> d.p, str(d)
     (0.004, '0.02 [0.01, 0.03], p = 0.004')
@@ -89,7 +91,7 @@ class Difference(Score):
         return self
 
     def __str__(self) -> str:
-        return f"{self.text()}, p = {self.p:.2g}"
+        return self.text() if math.isnan(self.p) else f"{self.text()}, p = {self.p:.2g}"
 
     def __getnewargs__(self) -> tuple[float, float, float, str, float]:  # pyright: ignore
         return float(self), self.low, self.high, self.method, self.p

@@ -37,23 +37,24 @@ def c2st(
     if folds < 2:
         raise ValueError(f"c2st: folds must be at least 2, got {folds}")
     x, y = rows("c2st", samples, real, 2 * folds)
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)  # on the host: the same on every device
     size = min(len(x), len(y)) // folds * folds
-    x, y = (one[torch.randperm(len(one), generator=random)[:size]].float() for one in (x, y))
-    both = torch.cat([x.view(folds, -1, x.shape[1]), y.view(folds, -1, y.shape[1])], 1)
-    label = torch.cat([torch.ones(size // folds), torch.zeros(size // folds)])
-    place = torch.arange(folds)
-    others = torch.stack([place[place != fold] for fold in range(folds)])
-    train = both[others].flatten(1, 2)  # (folds, rows, D)
-    goal = label.repeat(folds - 1).expand(folds, -1)
-    mean, spread = train.mean(1, keepdim=True), train.std(1, keepdim=True).clamp_min(1e-6)
-    train, test = (train - mean) / spread, (both - mean) / spread
-    inputs = x.shape[1]
-    shapes = ((inputs, hidden, inputs), (1, hidden, None), (hidden, 1, hidden), (1, 1, None))
-    with torch.enable_grad():
+    # tensors of inference mode have no slopes: rows are drawn, and so copied, outside of it
+    with torch.inference_mode(False), torch.enable_grad():
+        x, y = (_drawn(one, size, random) for one in (x, y))
+        both = torch.cat([x.view(folds, -1, x.shape[1]), y.view(folds, -1, y.shape[1])], 1)
+        label = (torch.arange(both.shape[1], device=x.device) < size // folds).float()
+        place = torch.arange(folds, device=x.device)
+        others = torch.stack([place[place != fold] for fold in range(folds)])
+        train = both[others].flatten(1, 2)  # (folds, rows, D)
+        goal = label.repeat(folds - 1).expand(folds, -1)
+        mean, spread = train.mean(1, keepdim=True), train.std(1, keepdim=True).clamp_min(1e-6)
+        train, test = (train - mean) / spread, (both - mean) / spread
+        inputs = x.shape[1]
+        shapes = ((inputs, hidden, inputs), (1, hidden, None), (hidden, 1, hidden), (1, 1, None))
         weights = [
             (torch.randn(folds, a, b, generator=random) / fan**0.5 if fan else
-             torch.zeros(folds, a, b)).requires_grad_()
+             torch.zeros(folds, a, b)).to(x.device).requires_grad_()
             for a, b, fan in shapes
         ]  # fmt: skip
         optimizer = torch.optim.AdamW(weights, lr=0.01, weight_decay=0.01)
@@ -62,9 +63,12 @@ def c2st(
             optimizer.zero_grad()
             (loss * folds).backward()
             optimizer.step()
-    with torch.no_grad():
-        right = (_said(test, weights) > 0) == (label > 0.5)
+        right = (_said(test, weights).detach() > 0) == (label > 0.5)
     return wilson(int(right.sum()), right.numel(), confidence=confidence)
+
+
+def _drawn(x: Tensor, size: int, random: torch.Generator) -> Tensor:
+    return x[torch.randperm(len(x), generator=random)[:size].to(x.device)].float()
 
 
 def _said(x: Tensor, weights: list[Tensor]) -> Tensor:

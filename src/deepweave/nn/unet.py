@@ -124,6 +124,8 @@ class UNet(nn.Module):
         nn.init.zeros_(self.leave.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor, level: Tensor, told: Tensor | None = None) -> Tensor:
+        if level.shape != x.shape[:1]:
+            raise ValueError(f"unet: level must be ({len(x)},), got {tuple(level.shape)}")
         moment = self.moment(level, told)
         x = self.enter(x)
         kept: list[Tensor] = []

@@ -9,17 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
 from deepweave.functional.adversarial import (
     Sides,
     gradient_penalty,
+    hinge_gan,
+    least_squares,
+    nonsaturating,
     relativistic,
     squared_slope,
+    wasserstein,
 )
 from deepweave.functional.entropy import one_hot
-from deepweave.objectives.unlabelled import parts
+from deepweave.objectives.unlabelled import parts, sound, wanted
+
+# losses whose generator's side looks at the logits of its own samples alone
+ALONE = (nonsaturating, least_squares, hinge_gan, wasserstein)
 
 
 class GAN(Objective):
@@ -44,7 +52,9 @@ class GAN(Objective):
     Shapes: a batch x (B, ...), (x, y) or (x, y, weight), whose weights are left out -> ()
 
     Raises:
-        ValueError: numbers out of range; with the first batch: samples of another shape.
+        TypeError: a loss that is no function.
+        ValueError: numbers out of range; with the first batch: samples of another shape, penalties
+            of a discriminator with batch statistics.
     """
 
     comparable = False
@@ -65,6 +75,8 @@ class GAN(Objective):
         for name, value in (("r1", r1), ("r2", r2), ("penalty", penalty), ("classes", classes)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"GAN: {name} must be finite and not below 0, got {value}")
+        if not callable(loss):
+            raise TypeError(f"GAN: loss must be a function of real and fake logits, got {loss!r}")
         found = getattr(generator, "latent", None) if latent is None else latent
         if not isinstance(found, int) or found < 1:
             raise ValueError(f"GAN: latent must be at least 1, got {found}: say latent=")
@@ -80,11 +92,9 @@ class GAN(Objective):
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         x, y, _ = parts(batch, "GAN")
         fake = self._made(len(x), x, y)
-        critic, logs = self._critic(x, fake.detach(), y)
+        critic, logs, real = self._critic(x, fake.detach(), y)
         held = {name: w.detach() for name, w in self.discriminator.named_parameters()}
         said = functional_call(self.discriminator, held, (fake, *self._told(y, x)))
-        with torch.no_grad():
-            real = self._logit(x, y)
         generator = self.loss(real, said.reshape(-1))[1]
         logs["generator"] = generator.detach()
         return critic + generator, logs
@@ -94,19 +104,26 @@ class GAN(Objective):
         x, y, _ = parts(batch, "GAN")
         with torch.no_grad():
             fake = self._made(len(x), x, y)
-        return self._critic(x, fake, y)
+        return self._critic(x, fake, y)[:2]
 
     def generate(self, batch: Batch) -> tuple[Tensor, Logs]:
         """The generator's loss."""
         x, y, _ = parts(batch, "GAN")
         said = self._logit(self._made(len(x), x, y), y)
-        with torch.no_grad():
-            real = self._logit(x, y)
+        real = said.detach()  # whatever stands here, where it does not matter
+        if not any(self.loss is one for one in ALONE):
+            with torch.no_grad():
+                real = self._logit(x, y)
         loss = self.loss(real, said)[1]
         return loss, {"generator": loss.detach()}
 
     def sample(self, count: int, y: Tensor | None = None) -> Tensor:
-        """New samples. Shapes: y (count,) with classes -> (count, ...)"""
+        """New samples. Shapes: y (count,) with classes -> (count, ...)
+
+        Raises:
+            ValueError: no samples, classes that are missing, not asked for, or beyond.
+        """
+        wanted(count, y, "GAN", self.classes)
         like = next(self.generator.parameters())
         with torch.no_grad():
             return self._made(count, like, y)
@@ -116,7 +133,8 @@ class GAN(Objective):
         x, y, _ = parts(x, "GAN")
         return self._logit(x, y)
 
-    def _critic(self, x: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Logs]:
+    def _critic(self, x: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Logs, Tensor]:
+        """The loss, what to log, and the logits of the real ones, held."""
         real, said = self._logit(x, y), self._logit(fake, y)
         loss = self.loss(real, said)[0]
         logs = {
@@ -138,7 +156,7 @@ class GAN(Objective):
                 extra = extra + self.penalty * gradient_penalty(logit, x, fake).mean()
             logs["penalty"] = extra.detach()
             loss = loss + extra
-        return loss, logs
+        return loss, logs, real.detach()
 
     def _made(self, count: int, like: Tensor, y: Tensor | None) -> Tensor:
         z = torch.randn(count, self.latent, dtype=like.dtype, device=like.device)
@@ -156,20 +174,40 @@ class GAN(Objective):
         return (one_hot(y, self.classes).to(like.dtype),)
 
     def check(self, batch: Batch) -> None:
-        x, y, _ = parts(batch, "GAN")
-        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.isfinite().all():
-            raise ValueError("GAN: inputs must be a tensor of finite floats")
-        if self.classes and y is not None and not 0 <= int(y.min()) <= int(y.max()) < self.classes:
-            raise ValueError(f"GAN: classes must lie in 0..{self.classes - 1}, got {int(y.max())}")
-        with chance.aside(0), torch.no_grad():
-            made = self._made(len(x), x, y)
-            if made.shape != x.shape:
-                raise ValueError(
-                    f"GAN: the generator must give {tuple(x.shape)}, got {tuple(made.shape)}"
-                )
-            said = self.discriminator(x, *self._told(y, x))
+        x, y, _ = sound(batch, "GAN", self.classes)
+        if self.r1 or self.r2 or self.penalty:
+            for name, layer in self.discriminator.named_modules():
+                if isinstance(layer, _BatchNorm):
+                    raise ValueError(
+                        f"GAN: r1, r2 and penalty are slopes of one sample's logit, which "
+                        f"{type(layer).__name__} ({name or 'the discriminator'}) makes hang on the "
+                        "whole batch: take spectral norm, GroupNorm or LayerNorm"
+                    )
+        was = self.training
+        self.eval()
+        try:
+            with chance.aside(0), torch.no_grad():
+                made = self._made(len(x), x, y)
+                if made.shape != x.shape:
+                    raise ValueError(
+                        f"GAN: the generator must give {tuple(x.shape)}, got {tuple(made.shape)}"
+                    )
+                said = self.discriminator(x, *self._told(y, x))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"GAN: the networks cannot take {tuple(x.shape)}: {reason}") from None
+        finally:
+            self.train(was)
         if said.numel() != len(x):
             raise ValueError(
                 f"GAN: the discriminator must give ({len(x)},) or ({len(x)}, 1), got "
                 f"{tuple(said.shape)}"
+            )
+        sides: Any = self.loss(said.reshape(-1), said.reshape(-1))
+        if not isinstance(sides, tuple | list) or [getattr(s, "shape", 0) for s in sides] != [
+            (),
+            (),
+        ]:
+            raise ValueError(
+                "GAN: loss must give two numbers, the discriminator's and the generator's loss"
             )

@@ -20,12 +20,11 @@ from deepweave.functional.pairing import pair
 from deepweave.functional.reduction import weighted_mean
 from deepweave.functional.samplers import SAMPLERS
 from deepweave.functional.schedule import TARGETS, WEIGHTS, Schedule, coefficients, importance
-from deepweave.objectives.sampling import among, asked, kept
-from deepweave.objectives.unlabelled import costs, parts
+from deepweave.objectives.sampling import asked, kept
+from deepweave.objectives.unlabelled import costs, parts, sound
 
 EXACT = 64  # values of a sample up to which the divergence is exact
 PROBES = 4  # random directions above that
-START = 0.4  # of a step between levels: where their likelihood starts
 
 
 class Denoise(Objective):
@@ -37,7 +36,7 @@ class Denoise(Objective):
         model: (y / sqrt(s^2 + d^2), log(s) / 4 of each sample (B,)[, told (B, classes)]) -> F,
             of the shape of x.
         schedule: how often each level is trained on; None: EDM's lognormal, from 0.002 up, or from
-            0.4 of a step between the data's levels if that is less.
+            1/6 of a step between the data's levels if that is less.
         target: what F is: ``"balanced"``, ``"noise"``, ``"data"``, ``"velocity"`` or ``"flow"``.
         weight: ``"simple"`` (each level alike, of F), ``"edm"``, ``"min-snr"`` or ``"bound"``: see
             :func:`deepweave.functional.schedule.importance`. With the bound's the loss is nats per
@@ -47,6 +46,9 @@ class Denoise(Objective):
         drop: the share of samples that are told nothing, so that guidance is possible.
         levels: of the data, such as 17 or 256 in [0, 1]: its likelihood is then that of levels, and
             in bits per dimension too.
+        start: of their step, the noise at which a likelihood of levels ends its chain: above, it
+            is the network that pays for what it does not know, below, levels tell themselves. The
+            more levels, the lower it is worth to train (``"loguniform"``) and to start.
         centre: what is taken off the data.
         pairing: whether noise goes to the samples of a batch (and class) that are nearest, by
             optimal transport: straighter paths for few steps, O(B^3) on the CPU. Noise is then not
@@ -80,6 +82,7 @@ class Denoise(Objective):
         classes: int = 0,
         drop: float = 0.1,
         levels: int | None = None,
+        start: float = 0.3,
         centre: float = 0.5,
         pairing: bool = False,
     ):
@@ -93,6 +96,8 @@ class Denoise(Objective):
             raise ValueError(f"Denoise: {told}")
         if levels is not None and levels < 2:
             raise ValueError(f"Denoise: levels must be at least 2, got {levels}")
+        if not 0 < start < 10:
+            raise ValueError(f"Denoise: start must lie between 0 and 10 steps, got {start}")
         if not math.isfinite(centre):
             raise ValueError(f"Denoise: centre must be finite, got {centre}")
         if pairing and weight == "bound":
@@ -104,7 +109,7 @@ class Denoise(Objective):
             )
         self.schedule, self.target, self.weight = schedule, target, weight
         self.classes, self.drop, self.levels = classes, drop, levels
-        self.centre, self.pairing = centre, pairing
+        self.start, self.centre, self.pairing = start, centre, pairing
         self.shape = None if shape is None else tuple(shape)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
@@ -259,7 +264,7 @@ class Denoise(Objective):
         or, with ``probes``, estimated by as many random directions (None: exact up to 64 values,
         else 4 directions); the error is that of the directions, 0 where it is exact.
 
-        Of data with levels y_0 = x + s e at 0.4 of their step, and the value is one draw of a
+        Of data with levels y_0 = x + s e at ``start`` of their step, and the value is one draw of a
         bound on log P(x): log p(y_0) + log P(x | y_0) - log N(y_0; x, s^2).
 
         Shapes: x (B, ...) -> (B,), (B,) nats
@@ -336,7 +341,7 @@ class Denoise(Objective):
         """The level at which a likelihood starts."""
         if self.levels is None:
             return self.schedule.lowest
-        return max(self.schedule.lowest, START / (self.levels - 1))
+        return max(self.schedule.lowest, self.start / (self.levels - 1))
 
     def _ends(self, x: Tensor, low: float) -> Tensor:
         """Nats of a sample at both ends of the chain, (B,): of the prior, of the lowest level."""
@@ -359,22 +364,9 @@ class Denoise(Objective):
         return told
 
     def check(self, batch: Batch) -> None:
-        x, y, weight = parts(batch, "Denoise")
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = getattr(x, "dtype", type(x).__name__)
-            raise ValueError(f"Denoise: inputs must be a tensor of floats, got {kind}")
-        if not x.isfinite().all():
-            raise ValueError(f"Denoise: {int((~x.isfinite()).sum())} of the inputs are not finite")
+        x, y, _ = sound(batch, "Denoise", self.classes)
         if self.levels is not None:
             Categorical(self.levels).check(x)
-        if self.classes:
-            if y is None:
-                raise ValueError("Denoise: with classes a batch must be (x, y), got x alone")
-            if y.shape != (len(x),):
-                raise ValueError(f"Denoise: classes must be ({len(x)},), got {tuple(y.shape)}")
-            among(y, self.classes)
-        if weight is not None and weight.shape != (len(x),):
-            raise ValueError(f"Denoise: weight must be ({len(x)},), got {tuple(weight.shape)}")
         if self.shape is not None and tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"Denoise: samples must be {self.shape}, got {tuple(x.shape[1:])}")
         try:

@@ -13,7 +13,7 @@ from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
 from deepweave.functional.entropy import one_hot
 from deepweave.functional.reduction import weighted_mean
-from deepweave.objectives.unlabelled import costs, parts
+from deepweave.objectives.unlabelled import costs, parts, sound
 
 
 class Density(Protocol):
@@ -86,13 +86,7 @@ class Likelihood(Objective):
         return weight
 
     def check(self, batch: Batch) -> None:
-        x, y, weight = parts(batch, "Likelihood")
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"Likelihood: inputs must be a tensor of floats, got {kind}")
-        if not x.isfinite().all():
-            count = int((~x.isfinite()).sum())
-            raise ValueError(f"Likelihood: {count} of the inputs are not finite (NaN or Inf)")
+        x, y, _ = sound(batch, "Likelihood")
         levels = getattr(self.model, "levels", None)
         if levels is not None and not (x.min() >= 0 and x.max() <= 1):
             raise ValueError(
@@ -104,10 +98,6 @@ class Likelihood(Objective):
             raise ValueError(
                 f"Likelihood: with context='target' a batch must be (x, y) with {len(x)} targets, "
                 f"got {found}"
-            )
-        if weight is not None and (weight.shape != (len(x),) or not (weight >= 0).all()):
-            raise ValueError(
-                f"Likelihood: weight must be ({len(x)},), not below 0, got {tuple(weight.shape)}"
             )
         was = self.training
         self.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from deepweave import chance
 from deepweave.core import Batch, Logs, Objective
 from deepweave.functional.observation import Bernoulli, Observation
 from deepweave.functional.reduction import weighted_mean
-from deepweave.objectives.unlabelled import parts
+from deepweave.objectives.unlabelled import by_value, costs, observed, parts, sound
 
 
 class Codebook(nn.Module):
@@ -79,7 +80,7 @@ class VQVAE(Objective):
             raise ValueError(f"VQVAE: commitment must not be below 0, got {commitment}")
         self.encoder, self.decoder = encoder, decoder
         self.codebook = Codebook(codes, features)
-        self.likelihood: Any = Bernoulli() if likelihood is None else likelihood
+        self.likelihood: Any = observed(Bernoulli() if likelihood is None else likelihood, "VQVAE")
         self.commitment = commitment
 
     @property
@@ -107,20 +108,45 @@ class VQVAE(Objective):
         return self.codebook(self.encoder(x))[1]
 
     def decode(self, index: Tensor) -> Tensor:
-        """The expected samples of numbers of codes. Shapes: (B, ...) int64 -> (B, ...)"""
-        return self.likelihood.mean(self.decoder(self.codebook.look_up(index)))
+        """The expected samples of numbers of codes. Shapes: (B, ...) int64 -> (B, ...)
+
+        Raises:
+            ValueError: numbers that no code has.
+        """
+        last = self.codebook.codes - 1
+        if index.is_floating_point() or not bool(((index >= 0) & (index <= last)).all()):
+            raise ValueError(f"VQVAE: codes must be whole numbers in 0..{last}")
+        return self._made(index)
 
     def predict(self, x: Any) -> Tensor:
         """The image made again from its code. Shapes: -> (B, ...)"""
-        return self.decode(self.codes(parts(x, "VQVAE")[0]))
+        return self._made(self.codes(parts(x, "VQVAE")[0]))
+
+    def _made(self, index: Tensor) -> Tensor:
+        return self.likelihood.mean(self.decoder(self.codebook.look_up(index)))
+
+    def judge(self, batch: Batch) -> dict[str, Tensor]:
+        """A bound on -log p(x) of each sample: its codes, then itself given them. -> (B,) nats
+
+        Codes alike: log ``codes`` nats for each place, and -log p(x | codes); p(x) is a sum over
+        all codes of which that is one term. It is what it takes to send x by code, and stands
+        beside the bound of a VAE. A prior of codes that has learned from some makes it less.
+
+        Of values with levels also bits for each dimension, nats / (D log 2).
+        """
+        x, _, _ = parts(batch, "VQVAE")
+        index = self.codes(x)
+        said = self.decoder(self.codebook.look_up(index))
+        told = index[0].numel() * math.log(self.codebook.codes)
+        return costs(self.likelihood.nll(said, x) + told, x, self.likelihood.levels)
+
+    def plain(self, x: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
+        """The baseline: each value by itself, as it is among x, with nothing behind it."""
+        return by_value(self.likelihood, x, "VQVAE")
 
     def check(self, batch: Batch) -> None:
-        x, _, weight = parts(batch, "VQVAE")
-        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.isfinite().all():
-            raise ValueError("VQVAE: inputs must be a tensor of finite floats")
+        x, _, _ = sound(batch, "VQVAE")
         self.likelihood.check(x)
-        if weight is not None and weight.shape != (len(x),):
-            raise ValueError(f"VQVAE: weight must be ({len(x)},), got {tuple(weight.shape)}")
         was = self.training
         self.eval()
         try:

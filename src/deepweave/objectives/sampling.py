@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deepweave.functional.samplers import SAMPLERS
+from deepweave.objectives.unlabelled import labelled
 
 
 def asked(
@@ -22,8 +24,8 @@ def asked(
         raise ValueError(
             "Denoise: with pairing noise cannot be drawn anew: take another sampler than ancestral"
         )
-    if count < 1:
-        raise ValueError(f"Denoise: count must be at least 1, got {count}")
+    if not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"Denoise: count must be a whole number from 1, got {count}")
     if method.shape is None:
         raise ValueError("Denoise: no sample was seen yet: say shape=")
     if not math.isfinite(guidance):
@@ -38,9 +40,7 @@ def asked(
         return
     if not method.classes:
         raise ValueError("Denoise: it was made without classes, none can be asked for")
-    if y.shape != (count,):
-        raise ValueError(f"Denoise: classes must be ({count},), got {tuple(y.shape)}")
-    among(y, method.classes)
+    labelled(y, count, "Denoise", method.classes)
 
 
 def kept(
@@ -66,12 +66,3 @@ def kept(
             f"{tuple(mask.shape)}"
         )
     return known.to(like) - centre, mask.to(like.device)
-
-
-def among(y: Tensor, classes: int) -> None:
-    """Raise ValueError unless classes are whole numbers in 0..K-1."""
-    if y.is_floating_point():
-        raise ValueError(f"Denoise: classes must be whole numbers, got {y.dtype}")
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes:
-        raise ValueError(f"Denoise: classes must lie in 0..{classes - 1}, got {low}..{high}")

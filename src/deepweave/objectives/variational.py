@@ -15,7 +15,14 @@ from deepweave.core import Batch, Logs, Objective
 from deepweave.functional.entropy import one_hot
 from deepweave.functional.observation import Bernoulli, Observation
 from deepweave.functional.reduction import weighted_mean
-from deepweave.objectives.unlabelled import costs, parts
+from deepweave.objectives.unlabelled import (
+    by_value,
+    costs,
+    observed,
+    parts,
+    sound,
+    wanted,
+)
 
 HALF = math.log(2 * math.pi) / 2
 
@@ -79,21 +86,31 @@ class VAE(Objective):
     ):
         super().__init__()
         if not 0 <= beta < math.inf:
-            raise ValueError(f"VAE: beta must be finite and not below 0, got {beta}")
+            raise ValueError(f"{self._name}: beta must be finite and not below 0, got {beta}")
         if not 0 <= free < math.inf or classes < 0:
-            raise ValueError(f"VAE: free and classes must not be below 0, got {free} and {classes}")
+            raise ValueError(
+                f"{self._name}: free and classes must not be below 0, got {free} and {classes}"
+            )
         if prior is not None and free:
-            raise ValueError("VAE: free nats need the divergence by numbers: leave prior out")
+            raise ValueError(
+                f"{self._name}: free nats need the divergence by numbers: leave prior out"
+            )
         heard = getattr(prior, "context", 0)
         if heard not in (0, classes):
             raise ValueError(
-                f"VAE: a prior must be made with context=0 or context={classes}, the classes, "
-                f"got {heard}"
+                f"{self._name}: a prior must be made with context=0 or context={classes}, the "
+                f"classes, got {heard}"
             )
         self.model = Coder(encoder, decoder, prior)
-        self.likelihood: Any = Bernoulli() if likelihood is None else likelihood
+        made = Bernoulli() if likelihood is None else likelihood
+        self.likelihood: Any = observed(made, self._name)
         self.classes, self.free = classes, free
         self.register_buffer("beta", torch.tensor(float(beta)))
+
+    @property
+    def _name(self) -> str:
+        """Who refuses: this class, or the one that inherits from it."""
+        return type(self).__name__
 
     @property
     def encoder(self) -> Any:
@@ -111,7 +128,7 @@ class VAE(Objective):
         return self.model.prior
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        x, y, weight = parts(batch, "VAE")
+        x, y, weight = parts(batch, self._name)
         mean, log_var = self.encode(x, y)
         z = mean + (log_var / 2).exp() * torch.randn_like(mean)
         reconstruction = self.likelihood.nll(self.decode(z, y), x)
@@ -151,14 +168,18 @@ class VAE(Objective):
 
     def predict(self, x: Any) -> Tensor:
         """The image made again from the mean of q; of (x, y) with classes. Shapes: -> (B, ...)"""
-        x, y, _ = parts(x, "VAE")
+        x, y, _ = parts(x, self._name)
         return self.likelihood.mean(self.decode(self.encode(x, y)[0], y))
 
     def sample(self, count: int, y: Tensor | None = None, *, drawn: bool = False) -> Tensor:
         """New samples: the mean of p(x | z) for z of the prior; with ``drawn`` draws of it.
 
         Shapes: y (count,) with classes -> (count, ...)
+
+        Raises:
+            ValueError: no samples, classes that are missing, not asked for, or beyond.
         """
+        wanted(count, y, self._name, self.classes)
         like = next(self.decoder.parameters())
         with torch.no_grad():
             z = self._draw(count, like, y)
@@ -178,6 +199,8 @@ class VAE(Objective):
 
         Source: Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016.
         """
+        if samples < 1:
+            raise ValueError(f"{self._name}: samples must be at least 1, got {samples}")
         with torch.no_grad():
             each = max(1, step // samples)
             found = [
@@ -191,27 +214,20 @@ class VAE(Objective):
 
         Of values with levels also bits for each dimension, nats / (D log 2).
         """
-        x, y, _ = parts(batch, "VAE")
+        x, y, _ = parts(batch, self._name)
         nll = -self.log_likelihood(x, y, samples=64)[0]
         return costs(nll, x, self.likelihood.levels)
 
     def plain(self, x: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
         """The baseline: each value by itself, as it is among x, with nothing behind it."""
-        said = self.likelihood.marginal(x)[None]
-
-        def judge(batch: Batch) -> dict[str, Tensor]:
-            x = parts(batch, "VAE")[0]
-            nll = self.likelihood.nll(said.expand(len(x), *said.shape[1:]), x)
-            return costs(nll, x, self.likelihood.levels)
-
-        return judge
+        return by_value(self.likelihood, x, self._name)
 
     def _weighed(self, x: Tensor, y: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
         mean, log_var = self.encode(x, y)
         shape = (samples, *mean.shape)
         z = mean + (log_var / 2).exp() * torch.randn(shape, dtype=mean.dtype, device=mean.device)
         flat = z.flatten(0, 1)
-        many = None if y is None else y.repeat(samples)
+        many = y.repeat(samples) if self.classes and y is not None else None
         nll = self.likelihood.nll(self.decode(flat, many), x.repeat(samples, *[1] * (x.dim() - 1)))
         prior = self._prior(flat, many).view(samples, -1)
         log_w = prior - nll.view(samples, -1) - log_normal(z, mean, log_var)
@@ -233,33 +249,19 @@ class VAE(Objective):
             return self.prior.sample(count, *told)
         latent: Any = getattr(self.encoder, "latent", None) or getattr(self.decoder, "latent", None)
         if latent is None:
-            raise ValueError("VAE: to sample, the encoder or decoder must say its number, .latent")
+            raise ValueError(
+                f"{self._name}: to sample, the encoder or decoder must say its number, .latent"
+            )
         return torch.randn(count, int(latent), dtype=like.dtype, device=like.device)
 
     def _told(self, y: Tensor | None, like: Tensor) -> Tensor:
         if y is None:
-            raise ValueError("VAE: with classes a batch must be (x, y), got x alone")
+            raise ValueError(f"{self._name}: with classes a batch must be (x, y), got x alone")
         return one_hot(y, self.classes).to(like.dtype)
 
     def check(self, batch: Batch) -> None:
-        x, y, weight = parts(batch, "VAE")
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"VAE: inputs must be a tensor of floats, got {kind}")
-        if not x.isfinite().all():
-            raise ValueError(f"VAE: {int((~x.isfinite()).sum())} of the inputs are not finite")
+        x, y, _ = sound(batch, self._name, self.classes)
         self.likelihood.check(x)
-        if self.classes and y is not None:
-            if y.is_floating_point():
-                raise ValueError(f"VAE: classes must be numbers of int64, got {y.dtype}")
-            low, high = int(y.min()), int(y.max())
-            if low < 0 or high >= self.classes:
-                told = f"{low}..{high}"
-                raise ValueError(f"VAE: classes must lie in 0..{self.classes - 1}, got {told}")
-        if weight is not None and (weight.shape != (len(x),) or bool((weight < 0).any())):
-            raise ValueError(
-                f"VAE: weight must be ({len(x)},), not below 0, got {tuple(weight.shape)}"
-            )
         was = self.training
         self.eval()
         try:
@@ -267,18 +269,22 @@ class VAE(Objective):
                 mean, log_var = self.encode(x, y)
                 if mean.dim() != 2 or mean.shape[1] < 1 or log_var.shape != mean.shape:
                     raise ValueError(
-                        f"VAE: the encoder must give (B, 2 latent), got means {tuple(mean.shape)} "
-                        f"and log variances {tuple(log_var.shape)}"
+                        f"{self._name}: the encoder must give (B, 2 latent), got means "
+                        f"{tuple(mean.shape)} and log variances {tuple(log_var.shape)}"
                     )
                 said = self.decode(mean, y)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"VAE: the networks cannot take {tuple(x.shape)}: {reason}") from None
+            raise ValueError(
+                f"{self._name}: the networks cannot take {tuple(x.shape)}: {reason}"
+            ) from None
         finally:
             self.train(was)
         wanted = (len(x), self.likelihood.numbers, *x.shape[1:])
         if said.shape != wanted:
-            raise ValueError(f"VAE: the decoder must give {wanted}, got {tuple(said.shape)}")
+            raise ValueError(
+                f"{self._name}: the decoder must give {wanted}, got {tuple(said.shape)}"
+            )
 
 
 class IWAE(VAE):
@@ -295,12 +301,12 @@ class IWAE(VAE):
         *, samples: int = 5, classes: int = 0, prior: nn.Module | None = None,
     ):  # fmt: skip
         super().__init__(encoder, decoder, likelihood, classes=classes, prior=prior)
-        if samples < 1:
-            raise ValueError(f"IWAE: samples must be at least 1, got {samples}")
+        if not isinstance(samples, int) or samples < 1:
+            raise ValueError(f"{self._name}: samples must be at least 1, got {samples}")
         self.samples = samples
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
-        x, y, weight = parts(batch, "IWAE")
+        x, y, weight = parts(batch, self._name)
         return weighted_mean(-self._weighed(x, y, self.samples)[0], weight), {}
 
 

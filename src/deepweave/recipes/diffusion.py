@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import deepweave as dw
 from deepweave.recipes import home, recipe
-from deepweave.recipes.gan import reader
+from deepweave.recipes.flow import levels_of
+from deepweave.recipes.gan import need_images, reader
 
 
 @recipe("22 Diffusion, generative", seconds=75)
@@ -53,9 +54,10 @@ def diffusion(
         out: the folder of the run.
     """
     table = dw.data.load(data, target=target, seed=seed)
-    if len(table.spec.shape) != 3 or table.spec.task not in ("binary", "multiclass"):
-        raise ValueError(f"diffusion: needs labelled images, {data} is {table.spec.task} of "
-                         f"{table.spec.shape}")  # fmt: skip
+    need_images(table, "diffusion")
+    levels = levels_of(table)
+    if levels is None:
+        raise ValueError(f"diffusion: pixels must have levels, such as 256, {data} has none")
     if full:
         widths, epochs, batch = (24, 48, 64), 12, 128
     if quick:
@@ -63,7 +65,7 @@ def diffusion(
         table = replace(table, train=table.train[:600], **parts)
         epochs, widths = 3, (8, 16)
     judge = reader(table, home(out), seed, quick)
-    levels, classes = _levels(table), max(2, table.spec.outputs)
+    classes = max(2, table.spec.outputs)
     dw.chance.seed_all(dw.run.derive(seed, "weights"))
     net = dw.nn.unet(table.spec, widths, blocks, classes=classes)
     noise = dw.functional.Schedule(
@@ -116,12 +118,6 @@ class _Clock:
         return torch.cat(parts).clamp(0, 1)
 
 
-def _levels(table):
-    """How many levels the pixels have."""
-    gaps = table.train.x[:2000].unique().diff()
-    return round(1 / float(gaps.min())) + 1 if len(gaps) else 2
-
-
 def _picture(x):
     return x[:, 0].numpy() if x.shape[1] == 1 else x.movedim(1, -1).numpy()
 
@@ -141,7 +137,7 @@ def _trained_on(run, table, noise, levels, batch, seed):
 
     net, first = copy.deepcopy(run.model), run.objective
     even = replace(noise, kind="loguniform", lowest=0.1 / (levels - 1))
-    method = dw.Denoise(net, even, first.target, classes=first.classes, levels=levels)
+    method = dw.Denoise(net, even, first.target, classes=first.classes, levels=levels, start=0.2)
     hooks = [dw.hooks.Schedule(dw.hooks.one_cycle), dw.hooks.Clip(norm=1.0), dw.hooks.Average(0.99)]
     step = dw.Descent(method, "AdamW", lr=0.002, weight_decay=0.01)
     found = dw.fit(step, table, epochs=3, batch=batch, seed=seed, hooks=hooks, out=False)

@@ -66,7 +66,7 @@ def flow(
         hidden = tuple(min(width, 32) for width in hidden)
     most = {"train": len(table.train) if full else samples, "validation": 2000, "test": 2000}
     table = replace(table, **{part: getattr(table, part)[:n] for part, n in most.items()})
-    levels = _levels(table)
+    levels = levels_of(table)
     dw.chance.seed_all(dw.run.derive(seed, "weights"))
     model = _make(kind, table.spec, layers, hidden, levels)
     step = dw.Descent(dw.Likelihood(model), "AdamW", lr=lr, weight_decay=0.01)
@@ -93,12 +93,14 @@ def flow(
     return run
 
 
-def _levels(table):
+def levels_of(table):
     """How many levels the pixels have, or None where the data are any numbers."""
     if table.spec.kind != "image":
         return None
-    gaps = table.train.x[:2000].unique().diff()
-    return round(1 / float(gaps.min())) + 1 if len(gaps) else 2
+    seen = table.train.x[:2000].unique().double()
+    levels = round(1 / float(seen.diff().min())) + 1 if len(seen) > 1 else 2
+    place = seen * (levels - 1)
+    return levels if levels <= 2**16 and (place - place.round()).abs().max() < 0.01 else None
 
 
 def _make(kind, spec, layers, hidden, levels):

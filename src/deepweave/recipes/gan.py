@@ -62,9 +62,7 @@ def gan(
         out: the folder of the run.
     """
     table = dw.data.load(data, target=target, seed=seed)
-    if len(table.spec.shape) != 3 or table.spec.task not in ("binary", "multiclass"):
-        raise ValueError(f"gan: needs images of classes, {data} is {table.spec.task} of "
-                         f"{table.spec.shape}")  # fmt: skip
+    need_images(table, "gan")
     if quick:
         samples, steps, ring_steps, hidden, seeds = 400, 12, 20, (32,), 2
     if full:
@@ -106,6 +104,13 @@ def gan(
     _course(run)
     _ring(run, ring_steps, seeds, seed)
     return run
+
+
+def need_images(table, name):
+    """Raise ValueError unless a set holds images of classes."""
+    task, shape = table.spec.task, table.spec.shape
+    if len(shape) != 3 or task not in ("binary", "multiclass"):
+        raise ValueError(f"{name}: needs images of classes, {table.name} is {task} of {shape}")
 
 
 def reader(table, run, seed, quick):
@@ -299,16 +304,16 @@ def _ring(run, steps, seeds, seed):
         return dw.GAN(generator, critic, loss, **options)
 
     kinds = {
-        "non-saturating (the notes')": made(losses.nonsaturating),
-        "least squares": made(losses.least_squares),
-        "hinge, spectral norm": made(losses.hinge_gan, True),
-        "Wasserstein, penalty 10": made(losses.wasserstein, penalty=10.0),
-        "relativistic, R1 and R2": made(losses.relativistic, r1=0.1, r2=0.1),
+        "non-saturating (the notes')": (made(losses.nonsaturating), 2e-3),
+        "least squares": (made(losses.least_squares), 2e-3),
+        "hinge, spectral norm": (made(losses.hinge_gan, True), 1e-3),
+        "Wasserstein, penalty 0.1": (made(losses.wasserstein, penalty=0.1), 2e-3),
+        "relativistic, R1 and R2 of 0.02": (made(losses.relativistic, r1=0.02, r2=0.02), 2e-3),
     }
     rows = []
-    for name, one in kinds.items():
+    for name, (one, rate) in kinds.items():
         dw.chance.seed_all(dw.run.derive(seed, "ring"))
-        step = dw.Population(one, seeds, "Adam", lr=1e-3, betas=(0.0, 0.99), shared=True)
+        step = dw.Population(one, seeds, "Adam", lr=rate, betas=(0.0, 0.99), shared=True)
         dw.fit(step, split, batch=256, steps=steps, seed=seed, out=False)
         found = []
         for i in range(seeds):
@@ -319,16 +324,18 @@ def _ring(run, steps, seeds, seed):
             found.append((*modes(points), float(near.coverage)))
         count, good, covered = zip(*found)
         told = [dw.metrics.over_seeds(part).text(3, percent=True) for part in (good, covered)]
-        rows.append([name, f"{min(count)} to {max(count)}", *told])
+        rows.append([name, f"{rate:g}", f"{min(count)} to {max(count)}", *told])
     run.table(
         "Losses on eight Gaussians",
-        ["loss", "modes", "near a mode", "coverage"],
+        ["loss", "rate", "modes", "near a mode", "coverage"],
         rows,
         f"{seeds} seeds of each at once, as a Population of the objective that is both losses; "
-        f"Adam at 0.001 without momentum, {steps} steps, networks of 64 and 64. Modes: that hold "
-        "1 % of 1,000 samples, over seeds; near: within three deviations. Student's 95 % intervals "
-        "over seeds. Few steps: the slower losses are not done (Wasserstein's wants several "
-        "steps of the discriminator for one).",
+        f"Adam without momentum, {steps} steps of both sides, networks of 64 and 64. Modes: that "
+        "hold 1 % of 1,000 samples, over seeds; near: within three deviations. Student's 95 % "
+        "intervals over seeds. Rates and the weights of penalties are the best of a few, by other "
+        "seeds: the usual 10 of Wasserstein's is for images, and finds hardly a mode here; five "
+        "steps of the discriminator for one cover less at as many updates. "
+        "Under spectral norm logits rise slowly: that row is not done.",
     )
     curves: dict[str, Any] = {}
     advice: list[str] = []

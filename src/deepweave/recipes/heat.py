@@ -59,7 +59,8 @@ def heat(
     run.rival("edge-enhancing diffusion", {"psnr": gained["edge-enhancing"]})
     run.tell(
         question="Does heat that stops at edges clean a photograph better than heat that does not?",
-        title=f"Heat that stops at edges cleans {len(photos)} noisy photographs",
+        title="Heat that stops at edges cleans "
+        + (f"{len(photos)} noisy photographs" if len(photos) > 1 else "a noisy photograph"),
     )
     run.save()
     return run
@@ -75,17 +76,23 @@ def _opened(data, count, side):
 
         pictures = photographs(PHOTOS[:count])
     else:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         if not Path(data).is_file():
             raise FileNotFoundError(f"heat: there is no photograph {data}")
-        pictures = [Image.open(data).convert("RGB")]
+        try:
+            pictures = [Image.open(data).convert("RGB")]
+        except UnidentifiedImageError:
+            raise ValueError(f"heat: {data} is no photograph that can be read") from None
     found = []
     for one in pictures:
         grey = torch.from_numpy(np.asarray(one.convert("L"), np.float32).copy()) / 255
         top, left = ((size - side) // 2 for size in grey.shape)
         if min(top, left) < 0:
-            raise ValueError(f"heat: a photograph of {tuple(grey.shape)} has no square of {side}")
+            tall, wide = grey.shape
+            raise ValueError(
+                f"heat: a photograph of {wide} x {tall} has no square of {side}: take a lower side"
+            )
         found.append(grey[top : top + side, left : left + side])
     return torch.stack(found)
 
@@ -107,6 +114,10 @@ def _matched(way, noisy, noise, goal):
         took = (_smoothed(way, noisy, time, noise) - noisy).square().mean().sqrt()
         low, high = (time, high) if float(took) < goal else (low, time)
     return _smoothed(way, noisy, (low * high) ** 0.5, noise)
+
+
+def _counted(number, word):
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _psnr(found, clean):
@@ -135,20 +146,26 @@ def _cleaned(run, photos, noise, seeds, seed):
             gains[way].append(value)
         rows.append([f"photograph {place + 1}", *(f"{means[way]:.2f}" for way in WAYS)])
     scores = {way: dw.metrics.over_seeds(values) for way, values in gains.items()}
-    rows.append(["mean", *(scores[way].text(4) for way in WAYS)])
+    if len(photos) > 1:
+        rows.append(["mean", *(scores[way].text(4) for way in WAYS)])
+    draws = "the mean of " * (seeds > 1) + _counted(seeds, "draw") + " of the noise"
+    told = (
+        f"Intervals are Student's over {len(photos)} photographs, of each {draws}."
+        if len(photos) > 1
+        else f"One photograph, {draws}: there is no interval, which would be over photographs."
+    )
     for way in WAYS[1:]:
         more = [a - b for a, b in zip(gains[way], gains["Gaussian"])]
-        told = dw.metrics.over_seeds(more).text(3)
-        rows.append([f"{way} minus Gaussian", "", told if way == WAYS[1] else "",
-                     told if way == WAYS[2] else ""])  # fmt: skip
+        less = dw.metrics.over_seeds(more).text(3)
+        rows.append([f"{way} minus Gaussian", "", less if way == WAYS[1] else "",
+                     less if way == WAYS[2] else ""])  # fmt: skip
     run.table(
         "PSNR in decibels, at equal residual",
         ["", *WAYS],
         rows,
         f"Noise of {noise:g}: {sum(before) / len(before):.1f} dB before. Each way runs for as long "
         "as it takes to change the photograph by as much as the noise did, so that none just "
-        f"smooths more. Intervals are Student's over {len(photos)} photographs, the mean of "
-        f"{seeds} draws each.",
+        f"smooths more. {told}",
     )
     clean, noisy, found, mine = shown
     captions = ["clean", f"noisy {_psnr(noisy, clean):.1f} dB"]

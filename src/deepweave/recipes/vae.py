@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import deepweave as dw
 from deepweave.recipes import home, recipe, subject
-from deepweave.recipes.gan import reader, recognised, seen, sheet, shown
+from deepweave.recipes.flow import levels_of
+from deepweave.recipes.gan import need_images, reader, recognised, seen, sheet, shown
 
 SHOWN = 10  # images in a row of a picture
 
@@ -61,9 +62,7 @@ def vae(
         out: the folder of the run.
     """
     table = dw.data.load(data, target=target, seed=seed)
-    if len(table.spec.shape) != 3 or table.spec.task not in ("binary", "multiclass"):
-        raise ValueError(f"vae: needs images of classes, {data} is {table.spec.task} of "
-                         f"{table.spec.shape}")  # fmt: skip
+    need_images(table, "vae")
     if quick:
         samples, epochs, study_epochs, hidden, draws, betas = 400, 3, 2, (64,), 64, betas[:3]
     if full:
@@ -107,8 +106,8 @@ def vae(
     _bounds(run, told, fitted, table, draws, seed)
     _use(run, table)
     _plane(run, plane)
-    _study(run, table, [made(latent, beta=b, hidden=hidden[:1], widths=()) for b in betas],
-           (study_epochs, batch, lr, seed))  # fmt: skip
+    members = [made(latent, beta=b, hidden=hidden[:1], widths=()) for b in betas]
+    _study(run, table, members, (study_epochs, batch, lr, seed))
     return run
 
 
@@ -116,13 +115,15 @@ def _observed(table, name):
     """The likelihood by name, for the levels that the images have; greys cut for bernoulli."""
     from deepweave.functional import observation as kinds
 
-    levels = round(float(getattr(table.preparation.features, "divisor", 255))) + 1
     if name == "bernoulli":
         parts = {name: getattr(table, name) for name in ("train", "validation", "test")}
         cut = {name: replace(one, x=(one.x > 0.5).float()) for name, one in parts.items()}
         return kinds.Bernoulli(), replace(table, **cut)
     if name == "gaussian":
         return kinds.Gaussian(), table
+    levels = levels_of(table)
+    if levels is None:
+        raise ValueError(f"vae: pixels of {table.name} have no levels: take --likelihood gaussian")
     return (kinds.Logistic if name == "logistic" else kinds.Categorical)(levels), table
 
 
@@ -174,7 +175,7 @@ def _pictures(run, table, seed):
         mean, log_var = model.encode(table.test.x)
         a, b = mean[first[0]], mean[first[-1]]
         steps = torch.linspace(0, 1, SHOWN)[:, None]
-        pairs = ((a, b), (mean[first[1]], mean[first[-2]]), (b, mean[first[2]]))
+        pairs = ((a, b), (mean[first[1]], mean[first[-2]]), (b, mean[first[len(first) // 2]]))
         ways = [model.decode(torch.lerp(one, other, steps)) for one, other in pairs]
         use = dw.metrics.generative.latent_use(mean, log_var)
         order = use.kl.argsort(descending=True)[:6]
@@ -293,9 +294,8 @@ def _bounds(run, told, fitted, table, draws, seed):
         name = "ELBO" if count == 1 else f"of {count} samples"
         row(name, -log_p, f"{float(error.mean()):.2f}" if count > 1 else "")
     with dw.chance.aside(dw.run.derive(seed, "bounds")):
-        both = (table.test.x, table.test.y)
-        row("a flow for N(0, I), of 64", fitted.judge(both)["nll"])
-        row("told the class, of 64", told.objective.eval().judge(both)["nll"])
+        row("a flow for N(0, I), of 64", fitted.judge(x)["nll"])
+        row("told the class, of 64", told.objective.eval().judge((x, table.test.y))["nll"])
     row("each pixel by itself", model.plain(table.train.x)(x)["nll"])
     if levels is not None and levels > 2:
         from deepweave.functional.observation import Categorical

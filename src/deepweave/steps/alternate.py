@@ -26,7 +26,7 @@ class Alternate(Step):
             sides chase each other.
 
     Raises:
-        ValueError: a ratio below 1.
+        ValueError: a ratio below 1, a side without weights to train.
         TypeError: an objective without two sides.
 
     Source: Goodfellow et al., 2014; Heusel et al., 2017 (two learning rates).
@@ -48,8 +48,8 @@ class Alternate(Step):
                 f"Alternate: objective must have critic(batch) and generate(batch), got "
                 f"{type(objective).__name__}"
             )
-        if ratio < 1:
-            raise ValueError(f"Alternate: ratio must be at least 1, got {ratio}")
+        if not isinstance(ratio, int) or ratio < 1:
+            raise ValueError(f"Alternate: ratio must be a whole number from 1, got {ratio}")
         if optimizer in ("Adam", "AdamW", "adam", "adamw"):
             options.setdefault("betas", (0.0, 0.99))
         self.objective, self.ratio, self.count = objective, ratio, 0
@@ -57,6 +57,9 @@ class Alternate(Step):
             [w for w in part.parameters() if w.requires_grad]
             for part in (sides.discriminator, sides.generator)
         ]
+        for name, weights in zip(("discriminator", "generator"), self._sides):
+            if not weights:
+                raise ValueError(f"Alternate: nothing to train in the {name}: its weights are held")
         rates = (lr if critic_lr is None else critic_lr, lr)
         self._optimizers = [
             make_optimizer(optimizer, weights, lr=rate, **options)
