@@ -370,6 +370,16 @@ def test_dead_units_are_counted():
     assert any("75 % of the units after layer 0 are dead" in line for line in run.info["advice"])
 
 
+def test_a_share_of_zero_is_no_dead_unit():
+    """A generator's black border: a sigmoid far below zero is 0 to the last digit."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 3))
+    with torch.no_grad():
+        net[0].bias[:6] = -1e3
+    run = diagnosed(net)
+    assert run.info["diagnostics"][0]["dead"] == 0
+    assert not any("dead" in line for line in run.info["advice"])
+
+
 def test_exploding_slopes_are_said_also_when_they_are_clipped():
     class Steep(nn.Module):
         def forward(self, x):

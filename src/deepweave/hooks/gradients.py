@@ -305,10 +305,12 @@ def _activations(step: Step, batch: Batch) -> dict[str, dict[str, float]]:
         if layer is None:
             continue
         units = output.movedim(1, -1).flatten(0, -2) if output.dim() > 1 else output[:, None]
+        # a share that is 0 to the last digit, such as a black border, is what a sigmoid was to say
+        share = isinstance(module, nn.Sigmoid | nn.Softmax)
+        dead = torch.zeros_like(units, dtype=torch.bool) if share else units == 0
         found[layer] = {
-            "activation_std": float(units.std()),
-            "dead": float((units == 0).all(0).float().mean()),
-        }
+            "activation_std": float(units.std()), "dead": float(dead.all(0).float().mean())
+        }  # fmt: skip
     return found
 
 
