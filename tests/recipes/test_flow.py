@@ -42,7 +42,10 @@ def test_it_scores_a_density(tmp_path, capsys):
     score = run.info["scores"]["test/bits_per_dim"]
     assert score["low"] < score["value"] < score["high"] < math.log2(17)
     assert run.info["baseline_name"] == "a Gaussian"
-    assert set(run.info["rivals"]) == {"a mixture of Gaussians", "kernels"}
+    levels = "frequencies of each pixel's levels"
+    assert set(run.info["rivals"]) == {"a mixture of Gaussians", "kernels", levels}
+    plain = run.info["rivals"][levels]["test/nll"]["value"]
+    assert plain < run.info["baseline"]["test/nll"]["value"], "few levels are no Gaussian"
     files = [figure["file"] for figure in run.info["figures"]]
     assert files == [f"figures/{n}.svg" for n in ("samples", "moons", "posterior", "noise")]
     titles = [table["title"] for table in run.info["tables"]]

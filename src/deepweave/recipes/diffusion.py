@@ -137,7 +137,7 @@ def _trained_on(run, table, noise, levels, batch, seed):
 
     net, first = copy.deepcopy(run.model), run.objective
     even = replace(noise, kind="loguniform", lowest=0.1 / (levels - 1))
-    method = dw.Denoise(net, even, first.target, classes=first.classes, levels=levels, start=0.2)
+    method = dw.Denoise(net, even, first.target, classes=first.classes, levels=levels, start=0.25)
     hooks = [dw.hooks.Schedule(dw.hooks.one_cycle), dw.hooks.Clip(norm=1.0), dw.hooks.Average(0.99)]
     step = dw.Descent(method, "AdamW", lr=0.002, weight_decay=0.01)
     found = dw.fit(step, table, epochs=3, batch=batch, seed=seed, hooks=hooks, out=False)

@@ -48,8 +48,7 @@ def flow(
         lr: the highest learning rate of the cycle.
         moons: steps on two moons, whose exact entropy is known; 0: none.
         posterior: steps on a posterior that is known as a formula only; 0: none.
-        full: the long form: all samples, twice the layers, epochs by the size of the set; for
-            mnist with --kind glow.
+        full: all samples, twice the layers, longer: made for mnist with --kind glow.
         seed: fixes every random draw.
         quick: a smoke run of seconds.
         out: the folder of the run.
@@ -144,6 +143,9 @@ def _rivals(table, levels, quick):
     from sklearn.mixture import GaussianMixture
     from sklearn.neighbors import KernelDensity
 
+    from deepweave.functional.observation import Categorical
+    from deepweave.objectives.unlabelled import by_value
+
     size = table.spec.size
 
     def rows(split):
@@ -172,6 +174,10 @@ def _rivals(table, levels, quick):
         fitted = [one.fit(train) for one in tried]
         best = max(fitted, key=lambda one: float(np.mean(one.score_samples(validation))))
         found[name] = torch.tensor(-best.score_samples(test))
+    if levels:
+        judge = by_value(Categorical(levels), table.train.x, "flow")
+        parts = [judge(part)["nll"] for part in table.test.x.split(250)]
+        found["frequencies of each pixel's levels"] = torch.cat(parts)
     return found
 
 

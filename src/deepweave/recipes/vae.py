@@ -299,10 +299,10 @@ def _bounds(run, told, fitted, table, draws, seed):
     row("each pixel by itself", model.plain(table.train.x)(x)["nll"])
     if levels is not None and levels > 2:
         from deepweave.functional.observation import Categorical
+        from deepweave.objectives.unlabelled import by_value
 
-        kinds = Categorical(levels)
-        said = kinds.marginal(table.train.x)[None]
-        parts = [kinds.nll(said.expand(len(one), *said.shape[1:]), one) for one in x.split(256)]
+        plain = by_value(Categorical(levels), table.train.x, "vae")
+        parts = [plain(part)["nll"] for part in x.split(250)]
         name = "frequencies of each pixel's levels"
         run.rival(name, row(name, torch.cat(parts)))
     run.table(
