@@ -100,3 +100,12 @@ def test_what_a_folder_of_it_can_do(digits, tmp_path, kind):
     path, difference = export(tmp_path / "run", "torch", None)
     assert path.exists()
     assert difference < 1e-5
+
+
+def test_a_model_that_draws_is_not_exported(digits, tmp_path):
+    flow = dw.nn.affine_flow(digits.spec, 1, (8,), levels=17)
+    data = dw.data.load("digits", limit=100)
+    dw.fit(dw.Likelihood(flow), data, batch=32, epochs=1, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="export: the model draws random numbers"):
+        export(tmp_path / "run", "torch", None)
+    assert not list((tmp_path / "run").glob("*.pt2"))

@@ -21,7 +21,7 @@ def export(folder: str | Path, form: str, out: str | Path | None) -> tuple[Path,
     """Write the model for other programs; the largest difference to the original's outputs.
 
     Raises:
-        ValueError: an unknown format, or a run whose inputs are not known.
+        ValueError: an unknown format, a run whose inputs are not known, a model that draws.
         ImportError: ONNX without the extra ``onnx``.
     """
     if form not in ("onnx", "torch"):
@@ -35,9 +35,14 @@ def export(folder: str | Path, form: str, out: str | Path | None) -> tuple[Path,
     x = _example(spec if latent is None else {"shape": (latent,)})  # a generator's inputs
     try:
         with torch.no_grad():
-            expected = model(x)
+            expected, again = model(x), model(x)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"export: the model does not take one tensor: {error}") from None
+    if not torch.equal(expected, again):
+        raise ValueError(
+            "export: the model draws random numbers, such as a flow of levels its noise: what a "
+            "file of it says could not be checked"
+        )
     path = Path(out or Path(folder) / ("model.onnx" if form == "onnx" else "model.pt2"))
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f"export: there is no folder {path.resolve().parent}")

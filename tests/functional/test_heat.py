@@ -395,6 +395,8 @@ def test_what_is_refused(call, message):
 def test_whole_numbers_are_refused():
     with pytest.raises(TypeError, match=r"floating-point numbers, got torch.int64"):
         heat(torch.arange(5), 1.0)
+    with pytest.raises(TypeError, match="a tensor of floating-point numbers, got ndarray"):
+        heat(np.ones(5), 1.0)  # pyright: ignore
 
 
 def test_sums_of_chebyshev():

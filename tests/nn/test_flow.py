@@ -269,6 +269,8 @@ def test_bad_input(call, message):
 
 
 def test_what_is_no_size_or_no_bijection():
+    with pytest.raises(TypeError, match=r"Flow: x must be floating-point numbers, got torch.int64"):
+        dw.nn.affine_flow(3).log_prob(torch.ones(4, 3).long())
     with pytest.raises(TypeError, match="features must be a number, a shape or a data spec"):
         spline_flow("three")
     with pytest.raises(TypeError, match="bijection must have an inverse, got Linear"):

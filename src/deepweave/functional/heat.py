@@ -284,8 +284,9 @@ def _most(around: Tensor) -> float:
 
 
 def _checked(u: Tensor, method: str, boundary: str, steps: int | None) -> None:
-    if not u.is_floating_point():
-        raise TypeError(f"heat: u must be floating-point numbers, got {u.dtype}")
+    if not isinstance(u, Tensor) or not u.is_floating_point():
+        kind = u.dtype if isinstance(u, Tensor) else type(u).__name__
+        raise TypeError(f"heat: u must be a tensor of floating-point numbers, got {kind}")
     if u.dim() < 1:
         raise ValueError("heat: u must have at least one axis")
     if boundary not in BOUNDARIES:

@@ -94,6 +94,8 @@ class Flow(nn.Module):
         """The noise of samples, and log |det dz/dx|. Shapes: x (B, *shape) -> (B, ...), (B,)"""
         if x.shape[1:] != self.shape or x.dim() != len(self.shape) + 1:
             raise ValueError(f"Flow: x must be (B, {_told(self.shape)}), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError(f"Flow: x must be floating-point numbers, got {x.dtype}")
         return self.bijection(x, self._context(context, len(x)))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

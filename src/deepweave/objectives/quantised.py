@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepweave import chance
+from deepweave.blueprint import blueprint
 from deepweave.core import Batch, Logs, Objective
 from deepweave.functional.observation import Bernoulli, Observation
 from deepweave.functional.reduction import weighted_mean
@@ -51,6 +52,19 @@ class Codebook(nn.Module):
         return self.vectors()[index].movedim(-1, 1)
 
 
+@blueprint
+class Quantised(nn.Module):
+    """An encoder, codes and a decoder as one model. Shapes: x -> what the decoder says"""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, codes: int, features: int):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.codebook = Codebook(codes, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.codebook(self.encoder(x))[0])
+
+
 class VQVAE(Objective):
     """-log p(x | e) + |z - sg(e)|^2 commitment + |sg(z) - e|^2, e the code nearest to z.
 
@@ -78,15 +92,24 @@ class VQVAE(Objective):
         super().__init__()
         if not 0 <= commitment < math.inf:
             raise ValueError(f"VQVAE: commitment must not be below 0, got {commitment}")
-        self.encoder, self.decoder = encoder, decoder
-        self.codebook = Codebook(codes, features)
+        self.model = Quantised(encoder, decoder, codes, features)
         self.likelihood: Any = observed(Bernoulli() if likelihood is None else likelihood, "VQVAE")
         self.commitment = commitment
 
     @property
-    def model(self) -> nn.Module:
-        """All three parts: the method itself."""
-        return self
+    def encoder(self) -> Any:
+        """x -> (B, features, ...)."""
+        return self.model.encoder
+
+    @property
+    def decoder(self) -> Any:
+        """(B, features, ...) -> (B, P, ...)."""
+        return self.model.decoder
+
+    @property
+    def codebook(self) -> Any:
+        """The codes."""
+        return self.model.codebook
 
     def forward(self, batch: Batch) -> tuple[Tensor, Logs]:
         x, _, weight = parts(batch, "VQVAE")
