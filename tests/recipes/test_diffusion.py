@@ -46,3 +46,13 @@ def test_it_learns_digits(tmp_path, capsys):
 def test_what_is_no_labelled_image_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="diffusion: needs images of classes, iris is"):
         recipes.find("diffusion")("iris", quick=True, out=tmp_path / "run")
+
+
+@pytest.mark.long
+def test_the_long_form_trains_on_for_the_bound(tmp_path, capsys):
+    run = recipes.find("diffusion")(quick=True, full=True, out=tmp_path / "run")
+    rows = next(t for t in run.info["tables"] if t["title"] == "Likelihood")["rows"]
+    assert [row[0] for row in rows][2] == "trained on for the bound"
+    further = run.info["further"]["bits_per_dim"]
+    assert further["low"] < further["value"] < further["high"] < 8
+    assert further["value"] < run.info["scores"]["test/bits_per_dim"]["value"]

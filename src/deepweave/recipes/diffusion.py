@@ -59,7 +59,8 @@ def diffusion(
     if levels is None:
         raise ValueError(f"diffusion: pixels must have levels, such as 256, {data} has none")
     if full:
-        widths, epochs, batch = (24, 48, 64), 12, 128
+        widths, batch = (24, 48, 64), 128
+        epochs = max(12, min(100, 600_000 // len(table.train)))
     if quick:
         parts = {"validation": table.validation[:400], "test": table.test[:400]}
         table = replace(table, train=table.train[:600], **parts)
