@@ -177,7 +177,7 @@ def _rivals(table, levels, quick):
     if levels:
         judge = by_value(Categorical(levels), table.train.x, "flow")
         parts = [judge(part)["nll"] for part in table.test.x.split(250)]
-        found["frequencies of each pixel's levels"] = torch.cat(parts)
+        found["frequencies of levels"] = torch.cat(parts)
     return found
 
 

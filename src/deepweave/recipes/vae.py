@@ -303,7 +303,7 @@ def _bounds(run, told, fitted, table, draws, seed):
 
         plain = by_value(Categorical(levels), table.train.x, "vae")
         parts = [plain(part)["nll"] for part in x.split(250)]
-        name = "frequencies of each pixel's levels"
+        name = "frequencies of levels"
         run.rival(name, row(name, torch.cat(parts)))
     run.table(
         "What a test image costs", ["-log p(x)", "nats", "bits per pixel", "error of one image"],
