@@ -74,8 +74,22 @@ def squared_slope(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     >>> squared_slope(lambda x: 3 * x[:, 0], torch.zeros(2, 4))
     tensor([9., 9.])
     """
-    slope = torch.func.grad(lambda v: critic(v).sum())(x)
-    return slope.square().flatten(1).sum(1)
+    return steepness(critic, x)[1]
+
+
+def steepness(critic: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """critic(x) and :func:`squared_slope` of each sample, in one pass. Shapes: x (B, ...) -> (B,)
+
+    >>> steepness(lambda x: 3 * x[:, 0], torch.ones(2, 4))
+    (tensor([3., 3.]), tensor([9., 9.]))
+    """
+
+    def summed(v: Tensor) -> tuple[Tensor, Tensor]:
+        said = critic(v)
+        return said.sum(), said
+
+    slope, said = torch.func.grad(summed, has_aux=True)(x)
+    return said, slope.square().flatten(1).sum(1)
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from deepweave.functional.adversarial import (
     least_squares,
     nonsaturating,
     relativistic,
-    squared_slope,
+    steepness,
     wasserstein,
 )
 from deepweave.functional.entropy import one_hot
@@ -135,7 +135,12 @@ class GAN(Objective):
 
     def _critic(self, x: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Tensor, Logs, Tensor]:
         """The loss, what to log, and the logits of the real ones, held."""
-        real, said = self._logit(x, y), self._logit(fake, y)
+
+        def logit(v: Tensor) -> Tensor:
+            return self._logit(v, y)
+
+        real, real_slope = steepness(logit, x) if self.r1 else (logit(x), None)
+        said, fake_slope = steepness(logit, fake) if self.r2 else (logit(fake), None)
         loss = self.loss(real, said)[0]
         logs = {
             "critic": loss.detach(),
@@ -144,14 +149,9 @@ class GAN(Objective):
         }
         if self.r1 or self.r2 or self.penalty:
             extra = loss.new_zeros(())
-
-            def logit(v: Tensor) -> Tensor:
-                return self._logit(v, y)
-
-            if self.r1:
-                extra = extra + self.r1 / 2 * squared_slope(logit, x).mean()
-            if self.r2:
-                extra = extra + self.r2 / 2 * squared_slope(logit, fake).mean()
+            for weight, slope in ((self.r1, real_slope), (self.r2, fake_slope)):
+                if slope is not None:
+                    extra = extra + weight / 2 * slope.mean()
             if self.penalty:
                 extra = extra + self.penalty * gradient_penalty(logit, x, fake).mean()
             logs["penalty"] = extra.detach()
