@@ -10,7 +10,7 @@ from typing import Any, Literal
 import deepweave as dw
 from deepweave.recipes import home, recipe
 from deepweave.recipes.flow import levels_of
-from deepweave.recipes.gan import need_images, reader
+from deepweave.recipes.gan import need_images, reader, shown
 
 
 @recipe("22 Diffusion, generative", seconds=75)
@@ -119,10 +119,6 @@ class _Clock:
         return torch.cat(parts).clamp(0, 1)
 
 
-def _picture(x):
-    return x[:, 0].numpy() if x.shape[1] == 1 else x.movedim(1, -1).numpy()
-
-
 def _label(table, k):
     names = table.spec.classes
     return str(names[k]) if names else str(k)
@@ -178,7 +174,7 @@ def _grid(run, table, made, guidance, rows=4):
     told = f"{rows} samples of each of {classes} classes, not chosen."
     run.figure(
         "samples",
-        dw.report.plots.images(_picture(x), first, columns=classes, alt=told),
+        dw.report.plots.images(shown(x), first, columns=classes, alt=told),
         title="What it draws",
         caption=f"{rows} samples of each class, not chosen: {made.steps} steps of DPM-Solver++, "
         f"guidance {guidance:g}.",
@@ -214,7 +210,7 @@ def _frames(run, table, made, guidance, rows=4, columns=8):
     told = f"{columns} noise levels of two samples: with noise above, what is expected below."
     run.figure(
         "frames",
-        dw.report.plots.images(_picture(torch.stack(pictures)), captions, columns=columns,
+        dw.report.plots.images(shown(torch.stack(pictures)), captions, columns=columns,
                                alt=told),
         title="From noise to image",
         caption="Two samples at falling noise levels, whose numbers stand above (the data lie in "
@@ -337,7 +333,7 @@ def _nearest(run, table, samples, many=8):
     told = f"{many} samples above, the nearest training image of each below."
     run.figure(
         "nearest",
-        dw.report.plots.images(_picture(torch.cat([samples[:many], train[near]])), columns=many,
+        dw.report.plots.images(shown(torch.cat([samples[:many], train[near]])), columns=many,
                                alt=told),
         title="Beside the nearest training images",
         caption="Samples, and below each the training image that is nearest to it in pixels.",
@@ -366,7 +362,7 @@ def _filled(run, table, made, many=4, tries=5):
     told = f"{len(x)} test images, their upper half, and {tries} ways to fill in the lower one."
     run.figure(
         "filled",
-        dw.report.plots.images(_picture(torch.stack(pictures)), captions, columns=2 + tries,
+        dw.report.plots.images(shown(torch.stack(pictures)), captions, columns=2 + tries,
                                alt=told),
         title="Filled in",
         caption="Test images, the upper half that is told (the class is not), and five ways to "
